@@ -1,0 +1,140 @@
+"""Bitmask: the non-zero entries, and one bit an entry that says whether it is one of them.
+
+It costs the same at every density, which makes it the smallest index above a density of about 0.25.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+
+from ..arrays import CHUNK, NDArray, TensorSource, bits_of
+from ..errors import EncodeError
+from . import functions
+from .scheme import (
+    Counts,
+    Encoded,
+    Layout,
+    Support,
+    basic_support,
+    changed,
+    checked_inputs,
+    counts_of,
+    require_encodable,
+    shape_tensor,
+)
+
+_FIRST_BFLOAT16_OPSET = 13
+"""Gather and Reshape take bfloat16 from ai.onnx 13 on."""
+
+_SIGNATURE = "DecodeBitmask (mask, values, shape) => (weight)"
+
+_DOC = """A weight stored as its non-zero entries and one bit for each of its entries. Version 1.
+mask: uint8 [n], eight entries of the flat (row-major) weight a byte, the lowest bit first; bits past the end are 0.
+values: [1 + entries], first the filler (0), then the stored entries in order.
+shape: int64 [rank], the dims of the weight.
+To read it, take the bits in order: 1 is the next value, 0 is the filler."""
+
+_KEEP = """
+  first = Constant <value = int64[1] {0}> ()
+  inside = Slice (bits, first, size)
+  keep = Cast <to = 6> (inside)
+"""
+
+_SHAPED = """
+  weight = Reshape (stored, shape)
+"""
+
+
+@dataclass(frozen=True)
+class Bitmask:
+    """One bit an entry, and the kept entries."""
+
+    @property
+    def name(self) -> str:
+        """`bitmask`."""
+        return "bitmask"
+
+    @property
+    def op_type(self) -> str:
+        """`DecodeBitmask`."""
+        return "DecodeBitmask"
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Ends of the initializers' names, in the decoder node's input order."""
+        return ("mask", "values", "shape")
+
+    def supports(self, shape: Sequence[int], dtype: np.dtype[Any], opset: int) -> Support:
+        """All encodable dtypes; bfloat16 from opset 13 on."""
+        support = basic_support(shape, dtype, opset)
+        if support and dtype == np.dtype(ml_dtypes.bfloat16) and opset < _FIRST_BFLOAT16_OPSET:
+            return Support(f"the model's ai.onnx opset is {opset}; bfloat16 decoders need {_FIRST_BFLOAT16_OPSET}")
+        return support
+
+    def layout(self, counts: Counts) -> tuple[Layout, ...]:
+        """The mask uint8 [ceil(size / 8)], values [1 + kept], shape int64 [rank]."""
+        return (
+            Layout(np.dtype(np.uint8), (-(-counts.size // 8),)),
+            Layout(counts.dtype, (1 + counts.kept,)),
+            Layout(np.dtype(np.int64), (len(counts.shape),)),
+        )
+
+    def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
+        """Store a tensor; see `Scheme.encode`. Needs the encoded tensor beside the chunk."""
+        require_encodable(self.name, source)
+        counts = counts_of(source, counts)
+        mask = np.zeros(-(-source.size // 8), np.uint8)
+        values = np.zeros(1 + counts.kept, source.dtype)
+        stored, byte = 1, 0
+        left_over = np.zeros(0, np.bool_)  # bits of the byte that the chunk before did not fill
+        for chunk in source.chunks():
+            keep = bits_of(chunk) != 0
+            entries = chunk[np.flatnonzero(keep)]
+            if stored + entries.size > values.size:
+                raise changed()
+            values[stored : stored + entries.size] = entries
+            stored += entries.size
+            if left_over.size:
+                keep = np.concatenate((left_over, keep))
+            whole = keep.size // 8
+            mask[byte : byte + whole] = np.packbits(keep[: whole * 8], bitorder="little")
+            byte, left_over = byte + whole, keep[whole * 8 :]
+        mask[byte:] = np.packbits(left_over, bitorder="little")
+        if stored != values.size:
+            raise changed()
+        return Encoded(self.name, (mask, values, shape_tensor(source.shape)), source.shape, source.dtype)
+
+    def decode(self, tensors: Sequence[NDArray]) -> NDArray:
+        """The tensor, from (mask, values, shape). Raises EncodeError when they do not fit together."""
+        mask, values, shape = checked_inputs(self.op_type, tensors)
+        size = math.prod(shape)
+        bits = bits_of(values)
+        damaged = EncodeError(
+            f"{self.op_type}: {mask.size} mask bytes do not fit {bits.size - 1} values in shape {list(shape)}; "
+            "the file is damaged"
+        )
+        if mask.size != -(-size // 8) or (size % 8 and mask[-1] >> size % 8):
+            raise damaged
+        flat = np.full(size, bits[0])
+        stored = 1
+        for start in range(0, size, CHUNK):
+            positions = np.flatnonzero(np.unpackbits(mask[start // 8 : (start + CHUNK) // 8], bitorder="little"))
+            if stored + positions.size > bits.size:
+                raise damaged
+            flat[start + positions] = bits[stored : stored + positions.size]
+            stored += positions.size
+        if stored != bits.size:
+            raise damaged
+        return flat.view(values.dtype).reshape(shape)
+
+    def function(self, opset: int) -> onnx.FunctionProto:
+        """`DecodeBitmask`; see `Scheme.function`."""
+        body = functions.SIZE + functions.unpack("mask", "bits", 1) + _KEEP + functions.STORED + _SHAPED
+        return functions.function_from_text(_SIGNATURE, body, _DOC, opset)

@@ -1,0 +1,67 @@
+"""Decoder functions as ONNX text: the pieces that several of them share, and the way from text to FunctionProto.
+
+The text is what a graph viewer shows. A body imports the model's own ai.onnx opset: onnxruntime runs it under the
+model's opset whatever it says, and the checker refuses any other. Every operator here has the same signature from opset
+11 on (axes are never passed, so Unsqueeze and its kin do not appear) and is folded by onnxruntime when the model is
+loaded. Constants are int32, int64 or uint8; nothing names the weight's dtype.
+
+onnxruntime 1.31 keeps every intermediate result until folding ends: load time and memory follow the number of tensors
+in a body that are as long as the weight (3 in the gap decoders; in the bitmask's 5, and 4 of one byte an entry).
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx.parser
+
+from ..errors import EncodeError
+from .scheme import FIRST_OPSET
+
+DOMAIN = "onnxprune"
+DOMAIN_VERSION = 1
+
+SIZE = """
+  unit = Constant <value = int64[1] {1}> ()
+  dims = Concat <axis = 0> (unit, shape)
+  size = ReduceProd (dims)
+"""
+"""shape → size, int64 [1]; the extra 1 is for a weight of rank 0."""
+
+STORED = """
+  axis = Constant <value = int32 {0}> ()
+  rank = CumSum (keep, axis)
+  order = Mul (rank, keep)
+  stored = Gather <axis = 0> (values, order)
+"""
+"""keep (int32, 1 or 0), values → stored: the next value for every 1, values[0] for every 0."""
+
+
+def unpack(packed: str, codes: str, bits: int) -> str:
+    """Text that turns bytes into their codes of `bits` bits, lowest bits first: uint8 [n] → uint8 [n × 8/bits]."""
+    shifts = ", ".join(map(str, range(0, 8, bits)))
+    return f"""
+  column = Constant <value = int64[2] {{-1, 1}}> ()
+  bytes = Reshape ({packed}, column)
+  shifts = Constant <value = uint8[1, {8 // bits}] {{{shifts}}}> ()
+  shifted = BitShift <direction = "RIGHT"> (bytes, shifts)
+  modulus = Constant <value = uint8 {{{2**bits}}}> ()
+  table = Mod (shifted, modulus)
+  flat = Constant <value = int64[1] {{-1}}> ()
+  {codes} = Reshape (table, flat)
+"""
+
+
+def function_from_text(signature: str, body: str, doc: str, opset: int) -> onnx.FunctionProto:
+    """A function of the domain `onnxprune` for models of the ai.onnx `opset`.
+
+    Raises EncodeError when the opset is older than `FIRST_OPSET`.
+    """
+    if opset < FIRST_OPSET:
+        name = signature.split()[0]
+        raise EncodeError(
+            f"{name}: found ai.onnx opset {opset}, expected {FIRST_OPSET} or newer; convert the model first"
+        )
+    text = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{signature}\n{{{body}}}'
+    function = onnx.parser.parse_function(text)
+    function.doc_string = doc
+    return function

@@ -1,0 +1,100 @@
+"""What an encoded tensor adds to a model, as protobuf messages, and how many bytes each of them takes in the file.
+
+A message inside another is written as tag, length (a varint), content; a tag takes one byte up to field 15, two above.
+Sizes here are exact but for one thing: the length of the graph itself is a varint too, and can change by a byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from ..arrays import NDArray
+from .functions import DOMAIN, DOMAIN_VERSION
+from .scheme import DTYPES, Counts, Encoded, Scheme
+
+MIN_IR_VERSION = 8
+"""Model-local functions came with IR version 8."""
+
+_INTEGERS = {np.dtype(np.int64): onnx.TensorProto.INT64}
+
+
+def _header(name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> onnx.TensorProto:
+    data_type = {**DTYPES, **_INTEGERS}[dtype]
+    return onnx.TensorProto(dims=list(shape), data_type=data_type, name=name)
+
+
+def tensor_proto(name: str, array: NDArray) -> onnx.TensorProto:
+    """A little-endian `raw_data` tensor of int64 or of a dtype in `DTYPES`."""
+    tensor = _header(name, array.shape, array.dtype)
+    tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return tensor
+
+
+def input_names(weight: str, scheme: Scheme) -> tuple[str, ...]:
+    """Names of the initializers that hold an encoded weight, in the decoder node's input order: "fc1.weight.gaps", …"""
+    return tuple(f"{weight}.{suffix}" for suffix in scheme.suffixes)
+
+
+def initializers(weight: str, scheme: Scheme, encoded: Encoded) -> tuple[onnx.TensorProto, ...]:
+    """The initializers of a weight that `scheme` encoded, in the decoder node's input order."""
+    return tuple(map(tensor_proto, input_names(weight, scheme), encoded.inputs))
+
+
+def decoder_node(weight: str, scheme: Scheme) -> onnx.NodeProto:
+    """The node that computes a weight from its parts; it has no name of its own, its output has the weight's."""
+    return helper.make_node(scheme.op_type, input_names(weight, scheme), [weight], domain=DOMAIN)
+
+
+def domain_import() -> onnx.OperatorSetIdProto:
+    """What a model that has decoder nodes must import beside ai.onnx."""
+    return helper.make_opsetid(DOMAIN, DOMAIN_VERSION)
+
+
+def varint_nbytes(value: int) -> int:
+    """Bytes of a non-negative integer as a protobuf varint: seven bits a byte, at least one."""
+    return max(1, -(-value.bit_length() // 7))
+
+
+def framed_nbytes(content: int, field: int) -> int:
+    """Bytes of a message or byte string of `content` bytes as the field number `field` of another message."""
+    return varint_nbytes(field << 3) + varint_nbytes(content) + content
+
+
+def _number(message: type[Any], field: str) -> int:
+    return int(message.DESCRIPTOR.fields_by_name[field].number)
+
+
+_RAW_DATA = _number(onnx.TensorProto, "raw_data")
+_INITIALIZER = _number(onnx.GraphProto, "initializer")
+_NODE = _number(onnx.GraphProto, "node")
+_FUNCTIONS = _number(onnx.ModelProto, "functions")
+_OPSET_IMPORT = _number(onnx.ModelProto, "opset_import")
+
+
+def tensor_nbytes(name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> int:
+    """Bytes that an initializer with `raw_data` adds to a graph; nothing is built."""
+    raw = math.prod(shape) * dtype.itemsize
+    return framed_nbytes(_header(name, shape, dtype).ByteSize() + framed_nbytes(raw, _RAW_DATA), _INITIALIZER)
+
+
+def encoded_nbytes(weight: str, scheme: Scheme, counts: Counts) -> int:
+    """Bytes that a weight stored by `scheme` adds to a graph: its initializers and its decoder node."""
+    parts = zip(input_names(weight, scheme), scheme.layout(counts), strict=True)
+    tensors = sum(tensor_nbytes(name, part.shape, part.dtype) for name, part in parts)
+    return tensors + framed_nbytes(decoder_node(weight, scheme).ByteSize(), _NODE)
+
+
+def function_nbytes(scheme: Scheme, opset: int) -> int:
+    """Bytes that the decoder function of `scheme` adds to a model, once for all weights that it decodes."""
+    return framed_nbytes(scheme.function(opset).ByteSize(), _FUNCTIONS)
+
+
+def import_nbytes() -> int:
+    """Bytes that importing the domain adds to a model, once for all schemes."""
+    return framed_nbytes(domain_import().ByteSize(), _OPSET_IMPORT)

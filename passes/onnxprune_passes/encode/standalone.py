@@ -1,0 +1,61 @@
+"""Each encoded tensor of a model as a small model of its own, so that any runtime can be asked what it decodes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import helper
+
+from ..model import Model
+from ..storage import keys, stubs
+from .densify import Decoder, decoders, sparse_tensors
+from .functions import DOMAIN
+
+OUTPUT = "decoded"
+
+
+def standalone_decoders(model: Model) -> Iterator[tuple[str, Model]]:
+    """For every encoded tensor of `model`, wherever it lies: its key, and a model without inputs whose one output,
+    `decoded`, it is.
+
+    Raises:
+        EncodeError: a decoder node is unknown, or a part of it is not stored in the model.
+    """
+    stored = dict(keys.tensors(model.skeleton))
+    for decoder in decoders(model):
+        parts = [stored[key] for key in decoder.inputs]
+        yield decoder.key, _small(model, decoder, parts)
+    for key, sparse in sparse_tensors(model).items():
+        yield key, _small_sparse(model, sparse)
+
+
+def _small(model: Model, decoder: Decoder, parts: list[onnx.TensorProto]) -> Model:
+    skeleton = _frame(model, parts[1].data_type)
+    names = [f"part{index}" for index in range(len(parts))]
+    skeleton.graph.node.append(helper.make_node(decoder.scheme.op_type, names, [OUTPUT], domain=DOMAIN))
+    skeleton.functions.extend(function for function in model.skeleton.functions if function.domain == DOMAIN)
+    for name, key, part in zip(names, decoder.inputs, parts, strict=True):
+        tensor = skeleton.graph.initializer.add()
+        tensor.CopyFrom(part)
+        tensor.name = name
+        if stubs.store_of(tensor) is not None:
+            stubs.set_stub(tensor, key, "raw")
+    return model.with_skeleton(skeleton)
+
+
+def _small_sparse(model: Model, sparse: onnx.SparseTensorProto) -> Model:
+    skeleton = _frame(model, sparse.values.data_type)
+    entry = skeleton.graph.sparse_initializer.add()
+    entry.CopyFrom(sparse)
+    entry.values.name = "sparse"
+    skeleton.graph.node.append(helper.make_node("Identity", ["sparse"], [OUTPUT]))
+    return model.with_skeleton(skeleton)
+
+
+def _frame(model: Model, data_type: int) -> onnx.ModelProto:
+    skeleton = onnx.ModelProto(ir_version=model.skeleton.ir_version)
+    skeleton.opset_import.extend(model.skeleton.opset_import)
+    skeleton.graph.name = "standalone_decoder"
+    skeleton.graph.output.append(helper.make_tensor_value_info(OUTPUT, data_type, None))
+    return skeleton

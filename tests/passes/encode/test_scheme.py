@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnxprune_passes.arrays import Array, NDArray
+from onnxprune_passes.encode import SCHEMES, Bitmask, Gaps, Scheme, count, decoder_node, scheme_of
+from onnxprune_passes.encode.scheme import MAX_SIZE
+from onnxprune_passes.errors import EncodeError
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """A source that gives its values in pieces of the lengths asked for, over and over."""
+
+    values: NDArray
+    lengths: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    @property
+    def size(self) -> int:
+        return self.values.size
+
+    def chunks(self) -> Iterator[NDArray]:
+        flat, start, turn = self.values.reshape(-1), 0, 0
+        while start < flat.size:
+            length = self.lengths[turn % len(self.lengths)]
+            yield flat[start : start + length]
+            start, turn = start + length, turn + 1
+
+    def array(self) -> NDArray:
+        return self.values
+
+
+@dataclass(frozen=True)
+class Huge:
+    """A tensor that says it is huge and must not be read."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float32)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod([float(dim) for dim in self.shape]))
+
+    def chunks(self) -> Iterator[NDArray]:
+        raise AssertionError("was read")
+
+    def array(self) -> NDArray:
+        raise AssertionError("was read")
+
+
+def sparse(size: int, density: float, seed: int) -> NDArray:
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(size) < density, rng.standard_normal(size), 0).astype(np.float32)
+
+
+def test_kept_means_bits_that_are_not_zero() -> None:
+    bits = np.array([0, 0x80000000, 1, 0x7FC00001, 0xFFC00001, 0x7F800001, 0x3F800000, 0], np.uint32)
+    counts = count(Array(bits.view(np.float32)))
+    assert counts.kept == 6
+    assert counts.escapes == {4: 0, 8: 0}
+
+
+@pytest.mark.parametrize(
+    ("gap", "escapes4", "escapes8"),
+    [(0, 0, 0), (14, 0, 0), (15, 1, 0), (29, 1, 0), (30, 2, 0), (254, 16, 0), (255, 17, 1), (600, 40, 2)],
+)
+def test_escapes_are_counted_for_both_widths(gap: int, escapes4: int, escapes8: int) -> None:
+    values = np.zeros(gap + 1 + 700, np.int8)
+    values[gap] = 7
+    counts = count(Array(values))
+    assert (counts.kept, counts.escapes[4], counts.escapes[8]) == (1, escapes4, escapes8)
+
+
+def test_counts_do_not_read_the_zeros_after_the_last_kept_entry() -> None:
+    counts = count(Array(np.zeros((40, 50), np.float16)))
+    assert (counts.kept, counts.escapes, counts.size) == (0, {4: 0, 8: 0}, 2000)
+
+
+@given(
+    size=st.integers(1, 3000),
+    density=st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 2**32 - 1),
+    lengths=st.lists(st.integers(1, 900), min_size=1, max_size=4),
+)
+def test_nothing_depends_on_how_the_source_is_cut(size: int, density: float, seed: int, lengths: list[int]) -> None:
+    values = sparse(size, density, seed)
+    whole, pieces = Array(values), Pieces(values, tuple(lengths))
+    assert count(pieces) == count(whole)
+    for scheme in SCHEMES:
+        expected, found = scheme.encode(whole), scheme.encode(pieces)
+        assert [part.tobytes() for part in found.inputs] == [part.tobytes() for part in expected.inputs]
+
+
+@given(size=st.integers(1, 500), density=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
+def test_layout_is_what_encode_builds(size: int, density: float, seed: int) -> None:
+    source = Array(sparse(size, density, seed))
+    counts = count(source)
+    for scheme in SCHEMES:
+        encoded = scheme.encode(source, counts)
+        layout = [(part.dtype, part.shape) for part in scheme.layout(counts)]
+        assert [(part.dtype, part.shape) for part in encoded.inputs] == layout
+        assert encoded.nbytes == sum(part.nbytes for part in encoded.inputs)
+        assert (encoded.scheme, encoded.shape, encoded.dtype) == (scheme.name, source.shape, source.dtype)
+        assert len(scheme.suffixes) == len(layout)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "opset", "words"),
+    [
+        ((2, 3), np.float32, 10, "opset is 10"),
+        ((2, 3), np.int32, 17, "dtype int32"),
+        ((2, 3), np.complex64, 17, "dtype complex64"),
+        ((2, 3), ">f4", 17, "dtype >f4"),
+        ((2, 0, 3), np.float32, 17, "no entries"),
+        ((2**16, 2**15), np.float32, 17, "int32"),
+        ((2, 3), ml_dtypes.bfloat16, 12, "bfloat16"),
+    ],
+)
+def test_support_says_why_not(scheme: Scheme, shape: tuple[int, ...], dtype: Any, opset: int, words: str) -> None:
+    support = scheme.supports(shape, np.dtype(dtype), opset)
+    assert not support
+    assert words in support.reason
+
+
+@pytest.mark.parametrize("opset", [11, 12, 13, 17, 18, 21, 26])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, np.int8, np.uint8])
+def test_every_scheme_supports_what_onnxruntime_runs(dtype: Any, opset: int) -> None:
+    for scheme in SCHEMES:
+        assert scheme.supports((2, 3), np.dtype(dtype), opset)
+        assert scheme.supports((), np.dtype(dtype), opset)
+        assert scheme.supports((MAX_SIZE,), np.dtype(dtype), opset)
+
+
+def test_bfloat16_is_for_the_bitmask_from_opset_13_on() -> None:
+    dtype = np.dtype(ml_dtypes.bfloat16)
+    assert [bool(Bitmask().supports((4,), dtype, opset)) for opset in (11, 12, 13, 26)] == [False, False, True, True]
+    for scheme in (Gaps(4), Gaps(8)):
+        assert "Expand" in scheme.supports((4,), dtype, 26).reason
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (Array(np.zeros((0, 3), np.float32)), "no entries"),
+        (Array(np.zeros((4, 3), np.int64)), "dtype int64"),
+        (Huge((2**16, 2**15)), "2147483648 entries"),
+        (Huge((MAX_SIZE + 1,)), "2147483647 entries"),
+    ],
+    ids=["empty", "int64", "2^31", "2^31-1"],
+)
+def test_encode_refuses_in_one_line(scheme: Scheme, source: Array | Huge, words: str) -> None:
+    with pytest.raises(EncodeError, match=words) as caught:
+        scheme.encode(source)
+    assert "\n" not in str(caught.value)
+    assert scheme.name in str(caught.value)
+
+
+def test_count_takes_a_tensor_without_entries_but_no_other_that_encode_refuses() -> None:
+    assert count(Array(np.zeros((0, 3), np.float32))).kept == 0
+    with pytest.raises(EncodeError, match="int64"):
+        count(Array(np.zeros(3, np.int64)))
+    with pytest.raises(EncodeError, match="int32"):
+        count(Huge((2**20, 2**20)))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+def test_counts_of_other_values_are_noticed(scheme: Scheme) -> None:
+    values = sparse(500, 0.3, 1)
+    counts = count(Array(values))
+    fewer, more = values.copy(), values.copy()
+    fewer[np.flatnonzero(values)[-1]] = 0
+    more[np.flatnonzero(values == 0)[0]] = 1
+    for other in (fewer, more, np.zeros_like(values), np.ones_like(values)):
+        with pytest.raises(EncodeError, match="counted"):
+            scheme.encode(Array(other), counts)
+    for other in (values.reshape(50, 10), values.view(np.uint8)[:500]):
+        with pytest.raises(EncodeError, match="count again"):
+            scheme.encode(Array(other), counts)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+def test_a_decoder_node_leads_back_to_its_scheme(scheme: Scheme) -> None:
+    node = decoder_node("w", scheme)
+    assert scheme_of(node) == scheme
+    assert list(node.input) == [f"w.{suffix}" for suffix in scheme.suffixes]
+    assert list(node.output) == ["w"]
+    node.domain = "elsewhere"
+    assert scheme_of(node) is None
+
+
+def test_an_unknown_decoder_is_an_error() -> None:
+    node = decoder_node("w", Gaps(4))
+    node.op_type = "DecodeGaps3"
+    with pytest.raises(EncodeError, match=r"DecodeGaps3.*newer"):
+        scheme_of(node)

@@ -13,7 +13,7 @@ from onnxprune.verify.float32 import float32_copy
 from onnxprune.verify.measure import Reference, compare, compare_references, compare_with, run_all
 from onnxprune.verify.quantised import quantised_steps
 from onnxprune.verify.scores import accuracy, top1_agreement
-from onnxprune.verify.tensors import fetch_tensors, same_bytes
+from onnxprune.verify.tensors import same_bytes
 
 __all__ = [
     "Comparison",
@@ -23,7 +23,6 @@ __all__ = [
     "compare",
     "compare_references",
     "compare_with",
-    "fetch_tensors",
     "float32_copy",
     "lacks_kernel",
     "quantised_steps",

@@ -28,7 +28,7 @@ def row(model: str, sparsity: float, data: Path, folder: Path) -> str:
     """One line: bytes and test error before and after."""
     source = ROOT / "models" / f"{model}.onnx"
     given = {"sparsity": sparsity, "data": str(data), "output": str(folder / f"{model}.onnx"), "quiet": True}
-    report = prune_file(options_from(str(source), given, None), None)
+    report = prune_file(options_from(str(source), given, None))
     assert report.output is not None
     assert report.accuracy is not None
     before, after = source.stat().st_size, report.output.bytes

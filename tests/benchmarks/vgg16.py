@@ -1,17 +1,21 @@
-"""Time and memory on a VGG-16 (138 M weights, 553 MB): prune 90 % global and write, beside onnx.load + onnx.save and beside onnxsim.
+"""Time and memory on a VGG-16 (138 M weights, 553 MB): prune 90 % global and write, beside onnx.load + onnx.save and
+beside onnxsim.
 
-    python tests/benchmarks/vgg16.py [--rounds 5] [--work FOLDER] [--rows load+save,dense,...] [--markdown docs/benchmarks/vgg16.md]
+    python tests/benchmarks/vgg16.py [--rounds 5] [--work FOLDER] [--rows load+save,dense,...] [--markdown
+    docs/benchmarks/vgg16.md]
 
-Every measurement is a process of its own; the rows take turns, so that a drift of the machine's speed meets all of them alike. Seconds
-are counted inside the process from after its imports to after the last byte is on disk. Peak memory is the largest RssAnon + RssShmem of
-/proc/self/status, sampled every 10 ms (pages of files that are merely mapped do not count); VmHWM, which counts them, stands beside it.
-onnxsim takes part when it is installed (`pip install onnxsim==0.8.1`); the stale initializers that it leaves are dropped for its size.
+Every measurement is a process of its own; the rows take turns, so that a drift of the machine's speed meets all of
+them alike. Seconds are counted inside the process from after its imports to after the last byte is on disk. Peak
+memory is the largest RssAnon + RssShmem of /proc/self/status, sampled every 10 ms (pages of files that are merely
+mapped do not count); VmHWM, which counts them, stands beside it. onnxsim takes part when it is installed (`pip
+install onnxsim==0.8.1`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import statistics
@@ -91,11 +95,15 @@ def prune_gaps(source: Path, target: Path) -> Callable[[], None]:
 
 def whole_command(source: Path, target: Path) -> Callable[[], None]:
     """`onnxprune SOURCE --sparsity 0.9 --score magnitude --encode gaps`, verification and all."""
-    from onnxprune.cli.main import main
+    from onnxprune.prune import prune_file
+    from onnxprune.recipe import options_from
+
+    given = {"output": str(target), "sparsity": SPARSITY, "score": "magnitude", "encode": "gaps", "check": 1}
+    options = options_from(str(source), given, None)
 
     def run() -> None:
-        arguments = [str(source), "-o", str(target), "--sparsity", str(SPARSITY), "--score", "magnitude"]
-        main([*arguments, "--encode", "gaps", "--check", "1", "--quiet"], standalone_mode=False)
+        report = prune_file(options)
+        assert report.verified, report.error
 
     return run
 
@@ -153,11 +161,17 @@ def run_rows(rows: list[str], source: Path, rounds: int) -> dict[str, list[dict[
 def table(found: dict[str, list[dict[str, float]]], model_bytes: int) -> str:
     """The medians as a Markdown table, times as a multiple of load+save's in the same run."""
     base = statistics.median(run["seconds"] for run in found["load+save"])
-    lines = ["| row | seconds | x load+save | peak MB | x model | VmHWM MB | bytes written |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| row | seconds | x load+save | peak MB | x model | VmHWM MB | bytes written |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row, runs in found.items():
-        seconds, peak, hwm, size = (statistics.median(run[key] for run in runs) for key in ("seconds", "peak_mb", "hwm_mb", "bytes"))
+        seconds, peak, hwm, size = (
+            statistics.median(run[key] for run in runs) for key in ("seconds", "peak_mb", "hwm_mb", "bytes")
+        )
+        share = peak * 1e6 / model_bytes
         lines.append(
-            f"| {row} | {seconds:.2f} | {seconds / base:.2f} | {peak:,.0f} | {peak * 1e6 / model_bytes:.2f} | {hwm:,.0f} | {size:,.0f} |"
+            f"| {row} | {seconds:.2f} | {seconds / base:.2f} | {peak:,.0f} | {share:.2f} | {hwm:,.0f} | {size:,.0f} |"
         )
     return "\n".join(lines)
 
@@ -169,7 +183,8 @@ def generate(folder: Path) -> dict[str, Path]:
     for kind, file in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            subprocess.run([sys.executable, script, "--out", file, *(["--external"] if kind != "one file" else [])], check=True)
+            external = [] if kind == "one file" else ["--external"]
+            subprocess.run([sys.executable, script, "--out", file, *external], check=True)
     return files
 
 
@@ -191,7 +206,8 @@ def main() -> None:
         rows.remove("onnxsim")
     folder = options.work or Path(tempfile.mkdtemp())
     packages = " ".join(f"{name} {metadata.version(name)}" for name in ("onnx", "onnxruntime", "numpy", "onnxprune"))
-    text = f"{date.today()}, {platform.machine()}, Python {platform.python_version()}, {packages}; medians of {options.rounds} interleaved runs\n"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    text = f"{date.today()}, {machine}, {packages}; medians of {options.rounds} interleaved runs\n"
     for kind, file in generate(folder).items():
         wanted = [row for row in rows if row != "onnxsim" or kind == "one file"]
         text += f"\n### {kind}\n\n{table(run_rows(wanted, file, options.rounds), _bytes_written(file))}\n"

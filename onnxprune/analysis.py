@@ -1,0 +1,219 @@
+"""What is in a model, read only: weights with their densities and MACs, groups of neurons, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from onnxprune_passes.arrays import bits_of
+from onnxprune_passes.dead_neurons import RemoveDeadNeurons
+from onnxprune_passes.encode import decoders, densify, sparse_tensors
+from onnxprune_passes.errors import ModelError
+from onnxprune_passes.fixed import fixed_transform
+from onnxprune_passes.model import Model
+from onnxprune_passes.neurons.groups import NeuronGroup, find_groups
+from onnxprune_passes.pipeline import Change, Skip, State
+from onnxprune_passes.storage import load
+from onnxprune_passes.weights import Weight, find_weights
+
+from .files import file_of
+from .macs import BATCH_NOTE, NodeShapes, total
+from .report import SCHEMA_VERSION, File, Left
+
+
+class WeightAnalysis(msgspec.Struct, frozen=True):
+    """One weight tensor.
+
+    Attributes:
+        name: the key of the initializer.
+        kind: conv, fc, rnn or embedding.
+        ops: the operators that read it.
+        nodes: the nodes that read it, in the same order.
+        shape, dtype: as stored.
+        parameters, zeros: entries, and how many of them are zero (of a quantised weight: the zero point).
+        bytes: of the dense tensor.
+        dense_macs, effective_macs: of one run, and the same without the zeros; None where shapes are not known.
+    """
+
+    name: str
+    kind: str
+    ops: tuple[str, ...]
+    nodes: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    parameters: int
+    zeros: int
+    bytes: int
+    dense_macs: int | None
+    effective_macs: int | None
+
+    @property
+    def density(self) -> float:
+        """Kept / total; 1 for an empty tensor."""
+        return 1 - self.zeros / self.parameters if self.parameters else 1.0
+
+
+class GroupAnalysis(msgspec.Struct, frozen=True):
+    """Neurons that one weight makes, and what is coupled to them.
+
+    Attributes:
+        name: the weight.
+        neurons: how many it makes.
+        input_dead: those whose incoming weights are all zero.
+        output_dead: those that nothing reads.
+        coupled: the axes of initializers that shrink with them.
+        pinned_by: what keeps them where they are; empty when nothing does.
+    """
+
+    name: str
+    neurons: int
+    input_dead: int
+    output_dead: int
+    coupled: tuple[str, ...]
+    pinned_by: tuple[str, ...]
+
+
+class Analysis(msgspec.Struct, frozen=True, kw_only=True):
+    """What `analyze` finds.
+
+    Attributes:
+        schema_version: of this format.
+        file: the file; null when the model came from elsewhere.
+        weights: in file order of their first use.
+        groups: the neurons, by the weight that makes them; empty where shapes cannot be inferred.
+        removable: the dead neurons that `RemoveDeadNeurons` would take out now, in words; null when there are none.
+        refused: what no pass would touch, and why.
+        parameters, zeros: sums over the weights.
+        dense_macs, effective_macs: the same; null where one is not known.
+        other_parameters: entries of all other tensors (biases, statistics, constants).
+        encoded: tensor -> the scheme that it is stored by, for those that are not dense.
+        notes: what the numbers rest on.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    file: File | None = None
+    weights: tuple[WeightAnalysis, ...]
+    groups: tuple[GroupAnalysis, ...]
+    removable: str | None
+    refused: tuple[Left, ...]
+    parameters: int
+    zeros: int
+    dense_macs: int | None
+    effective_macs: int | None
+    other_parameters: int
+    encoded: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def analyze(model: Model) -> Analysis:
+    """What is in `model`; nothing is changed. An encoded model is looked at as the dense one that it stands for.
+
+    Raises:
+        EncodeError: a stored tensor cannot be decoded.
+    """
+    dense = densify(model)
+    weights = find_weights(dense, embeddings=True)
+    names = {weight.key for weight in weights}
+    log = RemoveDeadNeurons()(State(dense)).log
+    sources = (dense.initializers.source(key) for key in dense.initializers if key not in names)
+    rows = weight_rows(dense)
+    return Analysis(
+        weights=rows,
+        groups=_groups(dense),
+        removable=next((entry.summary for entry in log if isinstance(entry, Change)), None),
+        refused=(
+            *_refused_weights(dense, weights),
+            *(Left(entry.by, entry.name, entry.reason) for entry in log if isinstance(entry, Skip)),
+        ),
+        parameters=sum(row.parameters for row in rows),
+        zeros=sum(row.zeros for row in rows),
+        dense_macs=total(row.dense_macs for row in rows),
+        effective_macs=total(row.effective_macs for row in rows),
+        other_parameters=sum(source.size for source in sources),
+        encoded=_schemes(model),
+        notes=(BATCH_NOTE,),
+    )
+
+
+def analyze_file(path: str | Path) -> Analysis:
+    """`analyze` of the model in a file. Raises ModelError when it cannot be read, and as `analyze`."""
+    model = load(path)
+    return msgspec.structs.replace(analyze(model), file=file_of(model, path))
+
+
+def _schemes(model: Model) -> dict[str, str]:
+    return {one.key: one.scheme.name for one in decoders(model)} | dict.fromkeys(sparse_tensors(model), "coo")
+
+
+def _groups(model: Model) -> tuple[GroupAnalysis, ...]:
+    """The groups; none where shapes cannot be inferred, which `RemoveDeadNeurons` says as a Skip."""
+    try:
+        return tuple(_group(found) for found in find_groups(model))
+    except ModelError:
+        return ()
+
+
+def _group(found: NeuronGroup) -> GroupAnalysis:
+    return GroupAnalysis(found.name, found.size, found.input_dead, found.output_dead, found.axes, found.pinned_by)
+
+
+def _refused_weights(model: Model, weights: tuple[Weight, ...]) -> list[Left]:
+    refused = []
+    for weight in weights:
+        if not _is_finite(model, weight):
+            refused.append(Left("magnitude-prune", weight.key, "holds NaN or infinity"))
+        elif (looks := fixed_transform(model, weight)) is not None:
+            refused.append(Left("magnitude-prune", weight.key, f"looks like a fixed transform ({looks})"))
+    return refused
+
+
+def _is_finite(model: Model, weight: Weight) -> bool:
+    if weight.quantised:
+        return True
+    chunks = model.initializers.source(weight.key).chunks()
+    return all(bool(np.isfinite(chunk).all()) for chunk in chunks)
+
+
+def weight_rows(model: Model) -> tuple[WeightAnalysis, ...]:
+    """One row for each weight of `model`, embedding tables included."""
+    shapes = NodeShapes(model)
+    return tuple(_row(model, weight, shapes.macs(weight)) for weight in find_weights(model, embeddings=True))
+
+
+def _row(model: Model, weight: Weight, macs: int | None) -> WeightAnalysis:
+    zeros = count_zeros(model, weight)
+    density = 1 - zeros / weight.size if weight.size else 1.0
+    return WeightAnalysis(
+        name=weight.key,
+        kind=weight.kind,
+        ops=tuple(use.op_type for use in weight.uses),
+        nodes=tuple(use.node for use in weight.uses),
+        shape=weight.shape,
+        dtype=weight.dtype.name,
+        parameters=weight.size,
+        zeros=zeros,
+        bytes=weight.size * weight.dtype.itemsize,
+        dense_macs=macs,
+        effective_macs=None if macs is None else round(macs * density),
+    )
+
+
+def count_zeros(model: Model, weight: Weight) -> int:
+    """Entries of `weight` that mean zero: +0, −0, or the zero point of a quantised weight."""
+    source = model.initializers.source(weight.key)
+    if weight.zero_point is None or not weight.zero_point.any():
+        return sum(chunk.size - _nonzero(chunk) for chunk in source.chunks())
+    zero = np.broadcast_to(weight.zero_point, weight.shape).reshape(-1)
+    zeros = start = 0
+    for chunk in source.chunks():
+        zeros += int(np.count_nonzero(chunk == zero[start : start + chunk.size]))
+        start += chunk.size
+    return zeros
+
+
+def _nonzero(chunk: npt.NDArray[Any]) -> int:
+    """How many entries are not zero; the types of ml_dtypes have no fast count of their own."""
+    return int(np.count_nonzero(chunk if chunk.dtype.kind in "fiu" else bits_of(chunk) << 1))

@@ -1,0 +1,90 @@
+"""`onnxprune prune`, the main job, and what `onnxprune MODEL.onnx` means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import IN_FILE, OUT_FILE, Examples, debug_option
+
+_EPILOG = """
+onnxprune model.onnx
+onnxprune model.onnx --sparsity 0.9 -o small.onnx
+onnxprune model.onnx --quality 1.0 --skip 'head.*' --data test.npz
+onnxprune model.onnx --sparsity 0.8 --layer 'fc1.*=0.95' --json report.json
+onnxprune model.onnx --recipe recipe.yaml
+"""
+
+
+@click.command(cls=Examples, epilog=_EPILOG, short_help="Make a model smaller (the default command).")
+@click.argument("model", type=IN_FILE, metavar="MODEL.onnx")
+@click.option("-o", "--output", type=OUT_FILE, metavar="OUT.onnx", help="File to write.  [default: MODEL.pruned.onnx]")
+@click.option("--sparsity", type=float, metavar="S", help="Zero this share of the weights, 0 <= S < 1.  [default: 0.5]")
+@click.option("--quality", type=float, metavar="Q", help="Zero what is under Q x the standard deviation of its layer.")
+@click.option("--threshold", type=float, metavar="T", help="Zero what is under T.")
+@click.option("--nm", metavar="N:M", help="Keep the N largest of every M weights in a row, such as 2:4.")
+@click.option(
+    "--scope",
+    type=click.Choice(["global", "layer"]),
+    help="With --sparsity: rank over all layers (default) or in each.",
+)
+@click.option(
+    "--score", type=click.Choice(["lamp", "magnitude"]), help="With --sparsity: what is ranked.  [default: lamp]"
+)
+@click.option(
+    "--layer",
+    multiple=True,
+    metavar="GLOB=V",
+    help="Another value for some weights, in the unit of the mode; last match wins.",
+)
+@click.option("--only", multiple=True, metavar="GLOB", help="Prune only weights with such names.")
+@click.option("--skip", multiple=True, metavar="GLOB", help="Leave weights with such names alone; wins over --only.")
+@click.option("--embeddings/--no-embeddings", default=None, help="Prune embedding tables too.  [default: no]")
+@click.option("--shrink/--no-shrink", default=None, help="Remove dead neurons by rewriting shapes.  [default: yes]")
+@click.option(
+    "--encode",
+    type=click.Choice(["auto", "dense", "coo", "gaps", "bitmask"]),
+    help="How pruned weights are stored; auto takes the smallest for each.  [default: auto]",
+)
+@click.option(
+    "--keep-inputs/--no-keep-inputs", default=None, help="Weights that are graph inputs too stay so, and dense."
+)
+@click.option(
+    "--data", type=IN_FILE, metavar="X.npz", help="Inputs to verify on, by name; with 'labels', accuracy is measured."
+)
+@click.option("--check", type=int, metavar="N", help="Verify on N random batches; 0 does not verify.  [default: 2]")
+@click.option("--seed", type=int, metavar="N", help="Seed of the random batches.  [default: 0]")
+@click.option("--masks", type=IN_FILE, metavar="FILE.npz", help="Begin with these masks.")
+@click.option(
+    "--save-masks", type=OUT_FILE, metavar="FILE.npz", help="Write the masks, in the shapes of the input model."
+)
+@click.option(
+    "--recipe", "recipe_file", type=IN_FILE, metavar="FILE", help="Options from a YAML file; the command line wins."
+)
+@click.option(
+    "--json", type=OUT_FILE, metavar="FILE", help="Write the report as JSON ('onnxprune schema' prints its schema)."
+)
+@click.option("--quiet/--no-quiet", default=None, help="Show errors and warnings only.")
+@click.option("--overwrite/--no-overwrite", default=None, help="Let the output be the input itself.")
+@debug_option
+@click.pass_context
+def prune(ctx: click.Context, /, model: str, recipe_file: str | None, **options: Any) -> None:
+    """Prune MODEL.onnx, remove dead neurons, store it sparsely, check that it gives the same answers.
+
+    --sparsity, --quality, --threshold and --nm exclude each other. The pruned model computes something else than the
+    original; that difference is measured. All later steps must not change its answers, or no file is written.
+    """
+    from ..recipe import options_from
+    from ..recipe_yaml import read_recipe
+
+    given = {name.replace("_", "-"): value for name, value in options.items() if value not in (None, ())}
+    resolved = options_from(model, given, read_recipe(recipe_file) if recipe_file else None)
+    from ..prune import prune_file
+    from .progress import progress_bar
+    from .render import show_report
+
+    with progress_bar(quiet=resolved.quiet) as progress:
+        report = prune_file(resolved, progress)
+    show_report(report, quiet=resolved.quiet)
+    ctx.exit(0 if report.status == "done" else 1)

@@ -1,0 +1,72 @@
+"""What `onnxprune inspect` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from ..analysis import Analysis, GroupAnalysis
+from .render import console, count_text, percent, shape_text, table
+
+
+def show_analysis(analysis: Analysis, *, groups: bool) -> None:
+    """What `onnxprune inspect` found; `groups` lists the neurons too."""
+    out = console()
+    out.print(_weight_table(analysis))
+    dead = [group for group in analysis.groups if groups or group.input_dead or group.output_dead]
+    if dead:
+        out.print(_group_table("Neurons" if groups else "Dead neurons", dead))
+    if analysis.removable is not None:
+        out.print(Text(f"remove-dead-neurons: would have {analysis.removable}"), soft_wrap=True)
+    for left in analysis.refused:
+        out.print(Text(f"{left.by}: would leave {left.name} alone: {left.reason}"), soft_wrap=True)
+    share = percent(analysis.zeros / max(analysis.parameters, 1))
+    out.print(
+        Text(f"weights: {analysis.parameters:,} entries, {share} zero; other tensors: {analysis.other_parameters:,}")
+    )
+    macs = (count_text(analysis.dense_macs), count_text(analysis.effective_macs))
+    out.print(Text(f"MACs: {macs[0]} dense, {macs[1]} without the zeros"), soft_wrap=True)
+    for note in analysis.notes:
+        out.print(Text(note), soft_wrap=True)
+    if analysis.file is not None:
+        file = analysis.file
+        out.print(
+            Text(f"{file.path}: {file.bytes:,} bytes, opset {file.opset}, IR version {file.ir_version}"), soft_wrap=True
+        )
+
+
+def _weight_table(analysis: Analysis) -> Table:
+    rows = [
+        (
+            weight.name,
+            "/".join(dict.fromkeys(weight.ops)),
+            shape_text(weight.shape),
+            weight.dtype,
+            percent(weight.density),
+            f"{weight.bytes:,}",
+            analysis.encoded.get(weight.name, "dense"),
+            count_text(weight.dense_macs),
+            count_text(weight.effective_macs),
+        )
+        for weight in analysis.weights
+    ]
+    columns = ("name", "op", "shape", "dtype", "density", "bytes", "stored", "MACs", "effective MACs")
+    return table("Weights", columns, rows, text=("name", "op", "dtype", "stored"))
+
+
+def _group_table(title: str, groups: Iterable[GroupAnalysis]) -> Table:
+    rows = [
+        (
+            group.name,
+            f"{group.neurons:,}",
+            str(group.input_dead),
+            str(group.output_dead),
+            ", ".join(group.coupled),
+            "; ".join(group.pinned_by),
+        )
+        for group in groups
+    ]
+    columns = ("name", "neurons", "input-dead", "output-dead", "coupled", "pinned by")
+    return table(title, columns, rows, text=("name", "coupled", "pinned by"))

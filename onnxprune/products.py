@@ -1,0 +1,99 @@
+"""The models a run makes, each from the one before: load, prune, shrink, encode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxprune_passes.dead_neurons import RemoveDeadNeurons
+from onnxprune_passes.encode import EncodedModel, densify, encode_model
+from onnxprune_passes.magnitude import MagnitudePrune
+from onnxprune_passes.masks import Masks, apply_masks
+from onnxprune_passes.model import Model
+from onnxprune_passes.pipeline import Change, State
+from onnxprune_passes.storage import load
+from onnxprune_passes.thresholds import NM, Absolute, Quality, Sparsity, Threshold
+from onnxprune_passes.weights import find_weights
+
+from .recipe import PruneOptions, split_layer
+from .steps import Steps
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """The models of a run.
+
+    Attributes:
+        original: the input, made dense where it was encoded.
+        was_encoded: whether it was.
+        pruned: after masks and magnitude pruning; the same shapes.
+        shrunk: after the removal of dead neurons; the same State when nothing was removed.
+        encoded: how the shrunk model is stored.
+    """
+
+    original: Model
+    was_encoded: bool
+    pruned: State
+    shrunk: State
+    encoded: EncodedModel
+
+
+def make(options: PruneOptions, steps: Steps) -> Products:
+    """Run the passes. Raises ModelError, DataError, SelectionError, PassError or EncodeError."""
+    with steps.step("load"):
+        stored = load(options.model)
+        original = densify(stored)
+    with steps.step("prune"):
+        state = _masked(original, options.masks)
+        pruned = _noted(_prune_pass(options), state, _nothing_to_prune(original, options))
+    shrunk = pruned
+    if options.shrink:
+        with steps.step("shrink"):
+            shrunk = _noted(RemoveDeadNeurons(), pruned, "no dead neurons that may go")
+    with steps.step("encode"):
+        encoded = encode_model(shrunk.model, options.encode, keep_inputs=options.keep_inputs)
+    return Products(original, original is not stored, pruned, shrunk, encoded)
+
+
+def threshold_from(options: PruneOptions) -> Threshold:
+    """The threshold that resolved options ask for."""
+    if options.quality is not None:
+        return Quality(options.quality)
+    if options.threshold is not None:
+        return Absolute(options.threshold)
+    if options.nm is not None:
+        kept, of = options.nm.split(":")
+        return NM(int(kept), int(of))
+    return Sparsity(options.sparsity or 0.0, options.scope or "global", options.score or "lamp")
+
+
+def _prune_pass(options: PruneOptions) -> MagnitudePrune:
+    entries = [split_layer(entry) for entry in options.layer]
+    return MagnitudePrune(
+        threshold_from(options),
+        only=options.only,
+        skip=options.skip,
+        layers=tuple((entry.glob, entry.value) for entry in entries),
+        embeddings=options.embeddings,
+    )
+
+
+def _masked(model: Model, path: str | None) -> State:
+    """The state to begin with; the masks in the file `path` are applied where there is one."""
+    if path is None:
+        return State(model)
+    masks = Masks.load(path)
+    weights = find_weights(model, embeddings=True)
+    fills = {weight.key: weight.zero_point for weight in weights if weight.zero_point is not None}
+    change = Change("masks", f"{len(masks)} masks taken from {path}")
+    return State(apply_masks(model, masks, fills), masks).noted(change)
+
+
+def _nothing_to_prune(model: Model, options: PruneOptions) -> str:
+    found = bool(find_weights(model, embeddings=options.embeddings))
+    return f"nothing to prune: {'the selected weights are sparse enough already' if found else 'there are no weights'}"
+
+
+def _noted(one: MagnitudePrune | RemoveDeadNeurons, state: State, nothing: str) -> State:
+    """The state after a pass; what it did not do is said too."""
+    after = one(state)
+    return after if after.model is not state.model else after.noted(Change(one.name, nothing))

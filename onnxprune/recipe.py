@@ -1,0 +1,214 @@
+"""What one run of the main job is asked to do: from the command line, from a recipe file, or from Python.
+
+A recipe is a YAML file (JSON is YAML too) whose keys are the long names of the command's options, without the dashes:
+
+    sparsity: 0.9
+    layer: ["fc1.*=0.95"]
+    encode: gaps
+
+The command line wins over the recipe, and paths are relative to the current folder in both. `resolved` fills in what
+was left open; the JSON report embeds that recipe, so that it replays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from onnxprune_passes.errors import SelectionError
+
+Scope = Literal["global", "layer"]
+Score = Literal["lamp", "magnitude"]
+Scheme = Literal["auto", "dense", "coo", "gaps", "bitmask"]
+
+MODES = ("sparsity", "quality", "threshold", "nm")
+_OF_SPARSITY = ("scope", "score")
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """The options of the main job; None means "not given".
+
+    Attributes:
+        sparsity: target share of zeros over the selected prunable weights, 0 ≤ S < 1.
+        quality: threshold of a layer = quality × standard deviation of all its entries.
+        threshold: entries with |w| below it go.
+        nm: "N:M", N kept of every M in a row.
+        scope: with `sparsity`: one ranking over all layers ("global", the default) or one for each ("layer").
+        score: with `sparsity`: what is ranked, "lamp" (the default) or "magnitude".
+        layer: "GLOB=V" each; layers that match get V, in the unit of the mode, instead; the last match wins.
+        only: globs of the initializers to prune; all prunable ones when empty.
+        skip: globs of initializers to leave alone; wins over `only`.
+        embeddings: embedding tables are prunable too.
+        shrink: remove dead neurons.
+        encode: how pruned tensors are stored.
+        keep_inputs: initializers that are graph inputs stay so, hence dense.
+        data: an `.npz` file with inputs to verify on, and `labels` to measure accuracy.
+        check: how many seeded batches to verify on without `data`; 0 does not verify at all.
+        seed: of the seeded batches.
+        masks: an `.npz` file of masks to begin with.
+        save_masks: where to write the masks, in the shapes of the input model.
+        output: the file to write; `MODEL.pruned.onnx` when None.
+        json: where to write the report.
+        quiet: show errors and warnings only.
+        overwrite: the output may be the input itself.
+    """
+
+    sparsity: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
+    quality: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    threshold: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    nm: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")] | None = None
+    scope: Scope | None = None
+    score: Score | None = None
+    layer: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    embeddings: bool = False
+    shrink: bool = True
+    encode: Scheme = "auto"
+    keep_inputs: bool = False
+    data: str | None = None
+    check: Annotated[int, msgspec.Meta(ge=0)] = 2
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    masks: str | None = None
+    save_masks: str | None = None
+    output: str | None = None
+    json: str | None = None
+    quiet: bool = False
+    overwrite: bool = False
+
+
+class PruneOptions(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A recipe and the model it is for."""
+
+    model: str
+
+    @property
+    def recipe(self) -> Recipe:
+        """The options without the model."""
+        return Recipe(**{name: getattr(self, name) for name in Recipe.__struct_fields__})
+
+    @property
+    def mode(self) -> str:
+        """Which of `MODES` is in force."""
+        return next((mode for mode in MODES if getattr(self, mode) is not None), "sparsity")
+
+
+KEYS = Recipe.__struct_encode_fields__
+"""The keys a recipe may have: long option names."""
+
+LIST_KEYS = ("layer", "only", "skip")
+"""The keys whose value is a list."""
+
+
+@dataclass(frozen=True)
+class LayerValue:
+    """A `--layer` option: the glob and the value, in the unit of the mode in force."""
+
+    glob: str
+    value: float
+
+
+def options_from(model: str, given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None) -> PruneOptions:
+    """The resolved options of a run.
+
+    Args:
+        model: the model's path.
+        given: what the command line gave, by recipe key (see `KEYS`); options that were not given are absent.
+        recipe: what `read_recipe` read; `given` wins over it.
+
+    Raises:
+        SelectionError: an unknown key, a value out of range, or options that exclude each other; a usage error.
+    """
+    for values in (recipe or {}, given):
+        contradiction(values)
+    merged = {**_without_overruled_mode(recipe or {}, given), **given}
+    try:
+        options = msgspec.convert({**merged, "model": model}, PruneOptions)
+    except msgspec.ValidationError as error:
+        raise SelectionError(_plain(str(error))) from error
+    return resolved(options)
+
+
+def resolved(options: PruneOptions) -> PruneOptions:
+    """`options` with every default filled in. Raises SelectionError when they contradict each other."""
+    given = {key: value for key, value in msgspec.to_builtins(options).items() if value is not None}
+    contradiction(given)
+    for name in ("quality", "threshold"):
+        if not math.isfinite(getattr(options, name) or 0):
+            raise SelectionError(f"--{name} must be a finite number")
+    for entry in options.layer:
+        split_layer(entry)
+    changes: dict[str, Any] = {"output": options.output or default_output(options.model)}
+    if options.mode == "sparsity":
+        changes["sparsity"] = 0.5 if options.sparsity is None else options.sparsity
+        changes["scope"] = options.scope or "global"
+        changes["score"] = options.score or "lamp"
+    return msgspec.structs.replace(options, **changes)
+
+
+def default_output(model: str) -> str:
+    """`MODEL.pruned.onnx` for `MODEL.onnx`, beside it."""
+    path = Path(model)
+    stem = path.name.removesuffix(".onnx")
+    return str(path.with_name(f"{stem}.pruned.onnx"))
+
+
+def contradiction(given: Mapping[str, Any]) -> None:
+    """Raise SelectionError when `given` (by recipe key) holds options that exclude each other."""
+    modes = [mode for mode in MODES if given.get(mode) is not None]
+    if len(modes) > 1:
+        raise SelectionError(f"--{modes[0]} and --{modes[1]} exclude each other: give one of them")
+    if not modes or modes == ["sparsity"]:
+        return
+    for name in _OF_SPARSITY:
+        if given.get(name) is not None:
+            raise SelectionError(f"--{name} belongs to --sparsity and has no meaning with --{modes[0]}: leave it out")
+    if modes == ["nm"] and given.get("layer"):
+        raise SelectionError("--layer has no meaning with --nm: leave it out; --skip leaves layers alone")
+
+
+def split_layer(entry: str) -> LayerValue:
+    """The glob and value of "GLOB=V", split at the last "=". Raises SelectionError."""
+    glob, equals, text = entry.rpartition("=")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not equals or not glob or not math.isfinite(value):
+        raise SelectionError(f"--layer {entry!r} is not GLOB=V with a number V, such as 'fc1.*=0.9'")
+    return LayerValue(glob, value)
+
+
+def _without_overruled_mode(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without the mode that another mode on the command line replaces, and without what belongs to it."""
+    kept = {key: value for key, value in recipe.items() if value is not None}
+    new = next((mode for mode in MODES if given.get(mode) is not None), None)
+    old = next((mode for mode in MODES if mode in kept), "sparsity")
+    if new is None or new == old:
+        if old != "sparsity":
+            contradiction({old: kept[old], **given})
+        return kept
+    if kept.get("layer") and not given.get("layer"):
+        raise SelectionError(f"the recipe's layer values are meant for --{old}: with --{new}, give --layer anew")
+    gone = {*MODES, "layer", *_OF_SPARSITY}
+    return {key: value for key, value in kept.items() if key not in gone}
+
+
+def _plain(message: str) -> str:
+    """Msgspec's message, naming the option first: "--sparsity: expected `float` < 1.0"."""
+    if message.startswith("Object contains unknown field"):
+        return unknown_key(message.split("`")[1])
+    what, _, where = message.partition(" - at `$.")
+    name = where.rstrip("`").split("[")[0]
+    return f"--{name}: {what[0].lower()}{what[1:].replace(' | null', '')}".replace("`", "")
+
+
+def unknown_key(key: str) -> str:
+    """The message for a recipe key that does not exist, naming the nearest one that does."""
+    near = get_close_matches(key.replace("_", "-").removeprefix("--"), KEYS, n=1, cutoff=0.0)
+    return f"a recipe has no key {key!r}: did you mean {near[0]!r}? (all keys: {', '.join(KEYS)})"

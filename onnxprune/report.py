@@ -1,0 +1,248 @@
+"""The report of one run: typed, frozen, written as JSON by a published schema.
+
+`docs/report.schema.json` is what `onnxprune schema` prints; a change that an old reader would stumble over raises
+`SCHEMA_VERSION`. A number that does not exist is null, such as the error between two outputs that differ in NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from importlib.metadata import version
+from typing import Literal
+
+import msgspec
+
+from .recipe import Recipe
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+Level = Literal["off", "default"]
+Wanted = Literal["measured", "equal", "within tolerance"]
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """Versions of what made the report."""
+
+    onnxprune: str
+    onnx: str
+    onnxruntime: str
+    numpy: str
+    python: str
+
+
+class File(msgspec.Struct, frozen=True):
+    """A model on disk; `bytes` counts its external data."""
+
+    path: str
+    bytes: int
+    opset: int
+    ir_version: int
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """One weight tensor of the input. One that went whole has shape [], no parameters and scheme "removed" after.
+
+    Attributes:
+        name: the key of the initializer.
+        kind: conv, fc, rnn or embedding.
+        op: the operator that reads it first.
+        shape_before, shape_after: its dims.
+        parameters_before, parameters_after: its entries.
+        density_before, density_after: kept / total.
+        bytes_before, bytes_after: what it takes in the file, names and decoders not counted.
+        scheme: how it is stored: dense, coo, gaps, bitmask, or removed.
+    """
+
+    name: str
+    kind: str
+    op: str
+    shape_before: tuple[int, ...]
+    shape_after: tuple[int, ...]
+    parameters_before: int
+    parameters_after: int
+    density_before: float
+    density_after: float
+    bytes_before: int
+    bytes_after: int
+    scheme: str
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Sums over the layers, and over the file.
+
+    `compression_factor` = bytes of the input file / bytes of the output file. MACs are of one run with every batch axis
+    1, null where shapes are not known before the model runs; 1 MAC = 2 FLOPs; effective ones skip zeros.
+    """
+
+    parameters_before: int
+    parameters_after: int
+    zeros_before: int
+    zeros_after: int
+    compression_factor: float
+    dense_macs_before: int | None
+    dense_macs_after: int | None
+    effective_macs_before: int | None
+    effective_macs_after: int | None
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What a pass did."""
+
+    by: str
+    summary: str
+
+
+class Left(msgspec.Struct, frozen=True):
+    """What a pass left alone, and why."""
+
+    by: str
+    name: str
+    reason: str
+
+
+class OutputDifference(msgspec.Struct, frozen=True):
+    """How far one output moved.
+
+    Attributes:
+        output, dtype: its name and element type.
+        max_error, mean_error: absolute difference / largest absolute value of the first model's output, over what is
+            finite in both; null where they differ in shape or type.
+        rounding: how far the first model is from itself, off against default: what it makes of rounding alone.
+        equal: every element is the same, NaN equal to NaN.
+        agreement: share of the rows whose largest entry is at the same place, for outputs that look like class scores.
+    """
+
+    output: str
+    dtype: str
+    max_error: float | None
+    mean_error: float | None
+    rounding: float | None
+    equal: bool
+    agreement: float | None
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """Two models run in onnxruntime on the same inputs.
+
+    Attributes:
+        before, after: which two: of original, pruned, shrunk, dense (what the encoded one decodes to) and encoded, or
+            two files.
+        optimizations: onnxruntime's graph optimisations: off, or its default level.
+        wanted: what had to hold: nothing (`measured`), `equal`, or `within tolerance`.
+        outputs: one entry for each graph output.
+        problems: what does not hold, one line each.
+    """
+
+    before: str
+    after: str
+    optimizations: Level
+    wanted: Wanted
+    outputs: tuple[OutputDifference, ...]
+    problems: tuple[str, ...] = ()
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """The stored tensors, decoded again and compared byte for byte with the pruned ones.
+
+    `by` is `densify`, `onnxruntime (off)` or `onnxruntime (default)`; `different` names the tensors that did not come
+    back.
+    """
+
+    by: str
+    tensors: int
+    different: tuple[str, ...]
+
+
+class Accuracy(msgspec.Struct, frozen=True):
+    """Share of the samples whose label is the top-1 of `output`."""
+
+    output: str
+    samples: int
+    before: float
+    after: float
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of the main job did.
+
+    Attributes:
+        schema_version: of this format.
+        status: done = the output is there; failed = a check failed, nothing was written; error = it could not be done.
+        error: the one line of a run that is not done.
+        verified: every check was run and passed.
+        tools: versions.
+        recipe: the options, all filled in; as a recipe file it replays the run.
+        input, output: the two files.
+        layers: one entry for each weight.
+        totals: sums.
+        changes, skips: what the passes did and what they left alone.
+        inputs_from: what the models were run on.
+        comparisons, decoded: what was checked.
+        accuracy: with labels only.
+        accuracy_note: why it was not measured.
+        warnings: what the user should know.
+        seconds: wall time by step.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Literal["done", "failed", "error"]
+    error: str | None = None
+    verified: bool = False
+    tools: Tools
+    recipe: Recipe
+    input: File | None = None
+    output: File | None = None
+    layers: tuple[Layer, ...] = ()
+    totals: Totals | None = None
+    changes: tuple[Note, ...] = ()
+    skips: tuple[Left, ...] = ()
+    inputs_from: str | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    decoded: tuple[Decoded, ...] = ()
+    accuracy: Accuracy | None = None
+    accuracy_note: str | None = None
+    warnings: tuple[str, ...] = ()
+    seconds: dict[str, float] = {}
+
+
+class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `onnxprune verify` found.
+
+    Attributes:
+        schema_version: of this format.
+        verified: the two models agree within tolerance.
+        tools: versions.
+        before, after: the two files.
+        inputs_from: what they were run on.
+        comparisons: one for each level of graph optimisation.
+        problems: what is beyond tolerance.
+        accuracy: with labels only.
+        accuracy_note: why it was not measured.
+        notes: what was left out of the comparison.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    verified: bool
+    tools: Tools
+    before: str
+    after: str
+    inputs_from: str
+    comparisons: tuple[Comparison, ...]
+    problems: tuple[str, ...]
+    accuracy: Accuracy | None
+    accuracy_note: str | None
+    notes: tuple[str, ...]
+
+
+def tools() -> Tools:
+    """The versions in this environment."""
+    names = ("onnxprune", "onnx", "onnxruntime", "numpy")
+    versions = {name: version(name) for name in names}
+    return Tools(**versions, python=platform.python_version())
+
+
+def finite(value: float) -> float | None:
+    """`value`, or None when it is infinite or NaN, which JSON cannot say."""
+    return value if math.isfinite(value) else None

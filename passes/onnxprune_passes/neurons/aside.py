@@ -1,0 +1,51 @@
+"""Dead neurons of weights that the walk does not reach: in bodies and functions, quantised, or reshaped on the way.
+
+They stay; saying so, with the node, is all that is done for them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..model import Model
+from ..weights import Weight, find_weights
+from .slices import BoolArray, ZeroSlices
+from .trace import Trace
+
+
+def dead_aside(model: Model, trace: Trace, zeros: ZeroSlices) -> list[tuple[str, int, str]]:
+    """(key of the weight, how many of its rows are all zero, why they stay) for each weight that has such rows."""
+    reached = {producer.key for producer in trace.producers}
+    found: list[tuple[str, int, str]] = []
+    for weight in find_weights(model):
+        axis = weight.uses[0].out_axis
+        if weight.key in reached or weight.kind == "rnn" or axis is None:
+            continue
+        count = int(_dead(model, weight, zeros)[axis].sum())
+        if count:
+            found.append((weight.key, count, _reason(model, weight)))
+    return found
+
+
+def _dead(model: Model, weight: Weight, zeros: ZeroSlices) -> tuple[BoolArray, ...]:
+    """For each axis of the stored tensor, where its slices mean nothing but 0."""
+    source = model.initializers.source(weight.key)
+    if weight.zero_point is None or not weight.zero_point.any():
+        return zeros.of(source)
+    alive = source.array() != weight.zero_point
+    others = [tuple(one for one in range(alive.ndim) if one != axis) for axis in range(alive.ndim)]
+    return tuple(np.asarray(~alive.any(axis=axes)) for axes in others)
+
+
+def _reason(model: Model, weight: Weight) -> str:
+    use = weight.uses[0]
+    where = f"blocked by {use.op_type} node '{use.node}'"
+    if weight.quantised:
+        return f"{where}: its weight is quantised, which is not followed"
+    if weight.key not in {tensor.name for tensor in model.graph.initializer} and weight.key not in _made(model):
+        return f"{where}: it is inside a body or a function, and only the main graph is followed"
+    return f"{where}: it is not followed, or its weight is computed on the way"
+
+
+def _made(model: Model) -> set[str]:
+    return {name for node in model.graph.node for name in node.output}

@@ -1,0 +1,134 @@
+"""Fold what constant neurons contribute into the biases of the weights that read them, exactly as far as it is right.
+
+bias' = bias + scale × Σ_c value_c × (Σ_window W[out, c, window])
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..arrays import CHUNK, NDArray
+from ..edit import names_read
+from ..masks import Masks
+from ..model import Model
+from ..storage.keys import first_output
+from .cut import Cut
+from .decide import Decision
+from .graph import Graph
+from .records import Site
+from .rewire import BEHIND, New, rewire
+from .slices import BoolArray, cut
+
+_Readers = dict[str, list[onnx.NodeProto | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """What the node that makes `output` has to add along its neurons.
+
+    Attributes:
+        addend: one number a neuron that it makes, float64.
+        dtype: that of its weight.
+        behind: the shape of `addend` when it is added to the output itself.
+    """
+
+    output: str
+    addend: NDArray
+    dtype: np.dtype[Any]
+    behind: tuple[int, ...]
+
+
+def folds(graph: Graph, sites: list[Site], decision: Decision, removal: Cut) -> list[Fold]:
+    """What each reader of a constant that goes must add, cut to the neurons that it keeps making."""
+    found = []
+    for site in sites:
+        used = decision.gone(site.ids) & ~site.zero & (site.values != 0)
+        if not used.any():
+            continue
+        const = graph.constants[site.node.input(site.index)]
+        delta = site.scale * _contribution(graph, site, used)
+        keep = removal.kept_of_tensor(const.key).get(const.axes[site.out_axis])
+        delta = delta if keep is None else delta[keep]
+        convolves = site.node.op_type == "Conv"
+        trailing = len(const.axes) - 2 if convolves else 1 if site.index == 0 else 0
+        found.append(Fold(first_output(site.node.proto), delta, const.dtype, (-1,) + (1,) * trailing))
+    return found
+
+
+def _contribution(graph: Graph, site: Site, used: BoolArray) -> NDArray:
+    """Σ value × W over the `used` coordinates, one number for each slice of the out axis; float64."""
+    const = graph.constants[site.node.input(site.index)]
+    shape = graph.shape(const)
+    total = np.zeros(shape[site.out_axis])
+    places = np.flatnonzero(used)
+    step = max(1, CHUNK * shape[site.in_axis] // math.prod(shape))
+    for start in range(0, places.size, step):
+        some = places[start : start + step]
+        picked = np.zeros(used.size, np.bool_)
+        picked[some] = True
+        block = cut(graph.source(const), {const.axes[site.in_axis]: picked}).array().transpose(const.axes)
+        weights = np.moveaxis(block.astype(np.float64), (site.out_axis, site.in_axis), (0, 1))
+        weights = weights.reshape(*weights.shape[:2], -1).sum(axis=2)
+        total += weights @ site.values[some].astype(np.float64)
+    return total
+
+
+def fold(model: Model, masks: Masks, found: list[Fold]) -> Model:
+    """`model` (already cut) with `found` added: into a bias that only this node has, else a new one, else by an Add."""
+    readers = _readers(model)
+    changes: dict[str, NDArray] = {}
+    new: list[New] = []
+    for one in found:
+        node, index, name = _slot(model, readers, one.output)
+        vector = index == 2 and node.op_type == "Conv"
+        after = one.addend if vector else one.addend.reshape(one.behind)
+        beta = next((attribute.f for attribute in node.attribute if attribute.name == "beta"), 1.0)
+        if name:
+            after = model.initializers[name].astype(np.float64) * beta + after
+        same = bool(name) and beta == 1.0 and after.shape == model.initializers.source(name).shape
+        if same and name not in masks and _private(model, readers, name):
+            changes[name] = after.astype(model.initializers.source(name).dtype)
+        else:
+            new.append(New(first_output(node), index, after.astype(one.dtype), "bias"))
+    return rewire(model.with_initializers(changes) if changes else model, new)
+
+
+def _slot(model: Model, readers: _Readers, output: str) -> tuple[onnx.NodeProto, int, str]:
+    """Where to add: a node, the index of its input (or BEHIND), and the constant that is there now ('': none)."""
+    node = next(node for node in model.graph.node if output in node.output)
+    if node.op_type == "MatMul":
+        reader = readers[output][0] if len(readers.get(output, ())) == 1 else None
+        if reader is not None and reader.op_type == "Add" and reader.domain in ("", "ai.onnx"):
+            other = 1 - list(reader.input).index(output)
+            if reader.input[other] in model.initializers:
+                return reader, other, reader.input[other]
+        return node, BEHIND, ""
+    name = node.input[2] if len(node.input) > 2 else ""
+    return (node, 2, name) if not name or name in model.initializers else (node, BEHIND, "")
+
+
+def _readers(model: Model) -> _Readers:
+    """Value → the nodes that read it, once for each input; None for a body, or for the graph's output."""
+    found: _Readers = {value.name: [None] for value in model.graph.output}
+    for node in model.graph.node:
+        for name in node.input:
+            found.setdefault(name, []).append(node)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                for name in names_read(body):
+                    found.setdefault(name, []).append(None)
+    return found
+
+
+def _private(model: Model, readers: _Readers, name: str) -> bool:
+    """True when one node alone reads the tensor `name`, and no one outside can see or set it."""
+    return (
+        len(readers[name]) == 1
+        and readers[name][0] is not None
+        and all(value.name != name for value in model.graph.input)
+    )

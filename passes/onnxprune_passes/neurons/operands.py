@@ -1,0 +1,87 @@
+"""Operands brought to one rank, as numpy broadcasts them, ready to be united coordinate by coordinate."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from .classes import Ids
+from .flow import Flow
+from .graph import Dim, Node
+from .trace import Trace
+
+_LARGE = 1 << 20
+"""A constant of more elements than this is not looked into for being the same along its other axes."""
+
+
+def aligned(trace: Trace, node: Node, indices: Sequence[int]) -> list[Flow] | None:
+    """The inputs `indices` of `node` as flows of one rank.
+
+    Constants get ids on the axes along which the others carry neurons. None, with everything pinned, when one of them
+    cannot lose what the others may lose.
+    """
+    shapes = [trace.dims(node.input(index)) for index in indices]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) < len(shapes):
+        trace.refuse(node, "the rank of an operand is not known")
+        return None
+    if len(indices) == 1:
+        return [trace.flow(node.input(indices[0]))]
+    rank = max(len(shape) for shape in known)
+    flows = [trace.flow(node.input(index)).aligned(rank) for index in indices]
+    axes = sorted({axis for flow in flows for axis in flow.axes})
+    parts = []
+    for index in indices:
+        part = operand(trace, node, index, rank, axes)
+        if part is None:
+            trace.refuse(
+                node, f"its operand '{node.input(index)}' carries no neuron along an axis where another one does"
+            )
+            return None
+        parts.append(part)
+    return parts
+
+
+def operand(trace: Trace, node: Node, index: int, rank: int, axes: Collection[int]) -> Flow | None:
+    """Input `index` as a flow of `rank` axes that carries ids on those of `axes` along which it is not broadcast.
+
+    None when it has no ids along one of them (it could not be cut there), or has ids along others. What it is along
+    other axes is reduced to size 1.
+    """
+    name = node.input(index)
+    shape = trace.dims(name)
+    if shape is None or len(shape) > rank:
+        return None
+    dims: tuple[Dim, ...] = (1,) * (rank - len(shape)) + shape
+    const = trace.constant(name)
+    if const is None:
+        part = trace.flow(name).aligned(rank)
+        if set(part.axes) - set(axes):
+            return None
+        part = part.along(axes)
+    else:
+        part = _constant(trace, node, index, dims, axes)
+    return None if any(part.ids.shape[axis] == 1 and dims[axis] != 1 for axis in axes) else part
+
+
+def _constant(trace: Trace, node: Node, index: int, dims: tuple[Dim, ...], axes: Collection[int]) -> Flow:
+    """A constant input: ids along the one axis of `axes` where it is not broadcast, none when there are several."""
+    wide = [axis for axis in axes if dims[axis] != 1]
+    rank, const = len(dims), trace.graph.constants[node.input(index)]
+    large = trace.graph.source(const).size > _LARGE
+    flow = Flow.empty(rank) if large else Flow.exact(trace.graph.array(const)).aligned(rank).along(wide)
+    if len(wide) != 1:
+        return flow.along(())
+    own = trace.axis_ids(node, index, wide[0] - (rank - len(const.axes)))
+    shape = tuple(-1 if axis == wide[0] else 1 for axis in range(rank))
+    return Flow.of(own.reshape(shape)).with_known(flow.known, flow.values)
+
+
+def united(trace: Trace, node: Node, parts: Sequence[Flow]) -> Ids:
+    """The ids of aligned `parts` united; a part that broadcasts along every neuron axis takes no part."""
+    found: Ids | None = None
+    for part in parts:
+        if part.ids.size > 1:
+            found = part.ids if found is None else trace.unite(node, found, part.ids)
+    return np.full((1,) * parts[0].rank, -1, np.int64) if found is None else found

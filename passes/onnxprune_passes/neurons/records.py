@@ -1,0 +1,53 @@
+"""What a walk over the graph notes down: ids that must stay, weights that read neurons, weights that make them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..arrays import NDArray
+from .classes import Ids
+from .graph import Node
+from .slices import BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class Pin:
+    """Ids that must stay, and why: `reason` names the node."""
+
+    ids: Ids
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A weight, input `index` of `node`, that reads neurons along its `in_axis`.
+
+    Attributes (arrays have one entry for each coordinate along that axis):
+        zero: the weight's slice there is all zero, so the neuron is not read.
+        known, values: the neuron is this constant.
+        out_axis: the axis of the weight that the constant's contribution falls on.
+        scale: factor on the product (Gemm's alpha).
+        border: why a constant other than 0 does not fold into the bias; '' when it does.
+    """
+
+    node: Node
+    index: int
+    in_axis: int
+    out_axis: int
+    ids: Ids
+    zero: BoolArray
+    known: BoolArray
+    values: NDArray
+    scale: float = 1.0
+    border: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Producer:
+    """A weight that makes one neuron a slice of axis `axis` of the tensor `key`; `zero`: that slice is all zero."""
+
+    node: Node
+    key: str
+    axis: int
+    ids: Ids
+    zero: BoolArray

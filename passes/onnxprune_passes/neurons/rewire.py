@@ -1,0 +1,94 @@
+"""Give nodes new constant inputs, or an addition behind them, through graphsurgeon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from ..arrays import NDArray
+from ..edit import edit
+from ..model import Model
+
+BEHIND = -1
+"""As `New.index`: the constant is added to the node's first output."""
+_INITIALIZERS_ALONE = 4
+"""The IR version from which initializers need not be graph inputs; before it, new constants are Constant nodes."""
+
+
+@dataclass(frozen=True, eq=False)
+class New:
+    """A new constant: input `index` of the node that makes `output`, or added behind it; a `beta` becomes 1.
+
+    Its name is that of the output and `what`.
+    """
+
+    output: str
+    index: int
+    values: NDArray
+    what: str
+
+
+def rewire(model: Model, new: Sequence[New]) -> Model:
+    """`model` with the new constants in place; the same object when there are none."""
+    if not new:
+        return model
+    as_nodes = model.skeleton.ir_version < _INITIALIZERS_ALONE
+
+    def change(graph: gs.Graph) -> None:
+        taken = _names(model.graph)
+        makers = {tensor.name: node for node in graph.nodes for tensor in node.outputs}
+        for one in new:
+            node = makers[one.output]
+            constant = _constant(graph, _free(f"{one.output}.{one.what}", taken), one.values, as_nodes)
+            if one.index == BEHIND:
+                _add_behind(graph, node, constant, _free(f"{one.output}.product", taken))
+                continue
+            while len(node.inputs) <= one.index:
+                node.inputs.append(gs.Variable.empty())
+            node.inputs[one.index] = constant
+            if "beta" in node.attrs:
+                node.attrs["beta"] = 1.0
+
+    return edit(model, change)
+
+
+def _constant(graph: gs.Graph, name: str, values: NDArray, as_node: bool) -> gs.Tensor:
+    if not as_node:
+        return gs.Constant(name, np.ascontiguousarray(values))
+    variable = gs.Variable(name, dtype=values.dtype, shape=values.shape)
+    graph.nodes.insert(
+        0, gs.Node("Constant", attrs={"value": gs.Constant(name, np.ascontiguousarray(values))}, outputs=[variable])
+    )
+    return variable
+
+
+def _add_behind(graph: gs.Graph, node: gs.Node, constant: gs.Tensor, name: str) -> None:
+    after = node.outputs[0]
+    product = gs.Variable(name, dtype=after.dtype)
+    node.outputs[0] = product
+    place = next(index for index, other in enumerate(graph.nodes) if other is node)
+    graph.nodes.insert(place + 1, gs.Node("Add", name=f"{name}.add", inputs=[product, constant], outputs=[after]))
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    """The names that `graph` and the bodies below it use for values."""
+    names = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    for node in graph.node:
+        names.update((*node.input, *node.output))
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                names |= _names(body)
+    return names
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    name, count = wanted, 1
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    taken.add(name)
+    return name

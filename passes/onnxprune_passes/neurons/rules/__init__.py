@@ -1,0 +1,23 @@
+"""One file of rules for each family of ops; `REGISTRY` holds them all.
+
+A new op: write its rule in the file of its family (or a new one, added below); the engine stays as it is.
+"""
+
+from __future__ import annotations
+
+from ..rule import Rules
+from . import conv, elementwise, indexing, joining, layout, matmul, norm, pool, refused, shape
+
+REGISTRY: Rules = {
+    **conv.RULES,
+    **elementwise.RULES,
+    **indexing.RULES,
+    **joining.RULES,
+    **layout.RULES,
+    **matmul.RULES,
+    **norm.RULES,
+    **pool.RULES,
+    **refused.RULES,
+    **shape.RULES,
+}
+"""(domain, op type) → rule."""

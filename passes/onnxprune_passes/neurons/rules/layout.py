@@ -1,0 +1,128 @@
+"""Ops that lay the same entries out anew: Transpose, Reshape, Flatten, Squeeze, Unsqueeze.
+
+Ids are laid out with them. Axes that merge with a neuron axis are expanded first, so that every entry keeps its id; a
+neuron axis may split into several, and then loses only whole slices. Sizes that a target names are rewritten.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...arrays import NDArray
+from ..cut import Cut
+from ..graph import Dim, Node
+from ..regroup import blocks, regrouped, solved
+from ..rule import Rule, Rules, onnx_rules
+from ..sizes import named_sizes, rewrite_sizes
+from ..trace import Trace
+
+
+def _transpose(trace: Trace, node: Node) -> None:
+    carried = trace.flow(node.input(0))
+    perm = node.integers("perm") or tuple(reversed(range(carried.rank)))
+    if len(perm) == carried.rank:
+        trace.put(node, 0, carried.moved(lambda array: array.transpose(perm)))
+    else:
+        trace.refuse(node, "the rank of its input is not known")
+
+
+def _reshape(trace: Trace, node: Node) -> None:
+    carried, before, after = trace.flow(node.input(0)), trace.dims(node.input(0)), _after(trace, node)
+    target = named_sizes(trace, node.input(1))
+    flow = None if before is None or after is None else regrouped(carried, before, after)
+    if before is None or after is None or flow is None:
+        trace.refuse(node, "it merges neurons with an axis of unknown size, or the shape of its output is not known")
+        return
+    if flow.axes or trace.flow(node.input(1)).carries:
+        copies = {block.after[0] for block in blocks(before, after) if block.before == block.after}
+        if target is None or not target.follow(trace, flow, copies, _settled(trace, node) is not None):
+            trace.refuse(node, "its target shape is computed, and names sizes in a way that cannot be rewritten")
+            return
+    trace.put(node, 0, flow)
+
+
+def _after(trace: Trace, node: Node) -> list[Dim] | None:
+    """The shape of a Reshape's output, as far as its target and shape inference tell it."""
+    before, stated, target = trace.dims(node.input(0)), trace.dims(node.output(0)), named_sizes(trace, node.input(1))
+    if before is None or (target is None and stated is None):
+        return None
+    asked = target.values if target is not None else (None,) * len(stated or ())
+    return solved(before, asked, stated, zero_copies=not node.integer("allowzero", 0))
+
+
+def _settled(trace: Trace, node: Node) -> NDArray | None:
+    """The target of a Reshape as constant numbers; None when it has to be computed."""
+    before, after, target = trace.dims(node.input(0)), _after(trace, node), named_sizes(trace, node.input(1))
+    if before is None or after is None or target is None:
+        return None
+    given = trace.exact(node.input(1))
+    return given if given is not None else target.settled(before, after, zero_copies=not node.integer("allowzero", 0))
+
+
+def _rewrite_reshape(cut: Cut, node: Node) -> None:
+    """A target that names sizes is rewritten; a computed one only where it does not follow by itself."""
+    numbers, target = _settled(cut.trace, node), named_sizes(cut.trace, node.input(1))
+    if numbers is None or target is None:
+        return
+    given = cut.exact(node.input(1)) is not None
+    if given or not all(target.fits_by_itself(axis, range(len(numbers))) for axis in cut.keep(node.output(0))):
+        rewrite_sizes(cut, node, 1, numbers)
+
+
+def _flatten(trace: Trace, node: Node) -> None:
+    carried, before, after = trace.flow(node.input(0)), trace.dims(node.input(0)), trace.dims(node.output(0))
+    flow = (
+        None
+        if before is None or after is None
+        else regrouped(carried, before, _flat(before, node.integer("axis", 1), after))
+    )
+    if flow is None:
+        trace.refuse(node, "it merges neurons with an axis of unknown size")
+    else:
+        trace.put(node, 0, flow)
+
+
+def _flat(before: tuple[Dim, ...], axis: int, after: tuple[Dim, ...]) -> list[Dim]:
+    axis = axis + len(before) if axis < 0 else axis
+    halves = []
+    for part, stated in zip((before[:axis], before[axis:]), after, strict=True):
+        counts = [dim for dim in part if isinstance(dim, int)]
+        halves.append(int(np.prod(counts)) if len(counts) == len(part) else part[0] if len(part) == 1 else stated)
+    return halves
+
+
+def _squeeze(trace: Trace, node: Node) -> None:
+    carried, dims = trace.flow(node.input(0)), trace.dims(node.input(0))
+    axes = _axes(trace, node)
+    if axes is None and dims is not None and not node.input(1) and None not in dims:
+        axes = tuple(axis for axis, dim in enumerate(dims) if dim == 1)
+    if axes is None or dims is None or any(carried.ids.shape[axis] != 1 for axis in axes):
+        trace.refuse(node, "its axes are computed, or carry neurons")
+        return
+    trace.put(node, 0, carried.moved(lambda array: array.squeeze(axes)))
+
+
+def _unsqueeze(trace: Trace, node: Node) -> None:
+    carried, dims = trace.flow(node.input(0)), trace.dims(node.input(0))
+    axes = _axes(trace, node)
+    if axes is None or dims is None:
+        trace.refuse(node, "its axes are computed, or the rank of its input is not known")
+        return
+    trace.put(node, 0, carried.moved(lambda array: np.expand_dims(array, axes)))
+
+
+def _axes(trace: Trace, node: Node) -> tuple[int, ...] | None:
+    given = node.integers("axes")
+    if given is not None:
+        return given
+    found = trace.exact(node.input(1))
+    return None if found is None else tuple(int(axis) for axis in found.reshape(-1))
+
+
+RULES: Rules = {
+    **onnx_rules("Transpose", Rule(_transpose, moves=True)),
+    **onnx_rules("Reshape", Rule(_reshape, _rewrite_reshape, moves=True, follows=(0, 1))),
+    **onnx_rules("Flatten", Rule(_flatten)),
+    **onnx_rules("Squeeze", Rule(_squeeze, moves=True, follows=(0,))),
+    **onnx_rules("Unsqueeze", Rule(_unsqueeze, moves=True, follows=(0,))),
+}

@@ -1,0 +1,104 @@
+"""Pooling, resizing, reductions, normalisations, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+B1, B2 = [1.0, 2.0, 3.0, 4.0], [0.0, 5.0]
+IMAGE = "g (float[N,2,4,4] x) => (float[N,2,h,w] y)"
+CONV = {"w1": ((4, 2, 1, 1), {0: [1]}), "b1": B1, "w2": ((2, 4, 1, 1), {1: [3]}), "b2": B2}
+NORM = {"s": ((4,),), "o": ((4,),), "mean": ((4,),), "var": [1.0, 1.0, 1.0, 1.0]}
+ROWS = "g (float[N,3] x) => (float[N,2] y)"
+DENSE = {"w1": ((4, 3), {0: [1]}), "b1": B1, "w2": ((2, 4), {1: [3]}), "b2": B2}
+
+
+def conv(middle: str) -> str:
+    return f"{IMAGE} {{ c = Conv(x, w1, b1) {middle} y = Conv(m, w2, b2) }}"
+
+
+def dense(middle: str) -> str:
+    return f"{ROWS} {{ h = Gemm<transB=1>(x, w1, b1) {middle} y = Gemm<transB=1>(m, w2, b2) }}"
+
+
+Case = tuple[str, dict[str, Any], dict[str, Any]]
+
+CASES: dict[str, Case] = {
+    "max_pool": (conv("m = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>(c)"), CONV, {}),
+    "max_pool_positions": (
+        "g (float[N,2,4,4] x) => (float[N,2,2,2] y, int64[N,4,2,2] at) { c = Conv(x, w1, b1) "
+        "m, at = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c) y = Conv(m, w2, b2) }",
+        CONV,
+        {},
+    ),
+    "average_pool": (conv("m = AveragePool<kernel_shape=[2,2], strides=[2,2]>(c)"), CONV, {}),
+    "average_pool_counting_pads": (
+        conv("m = AveragePool<kernel_shape=[2,2], pads=[1,1,1,1], count_include_pad=1>(c)"),
+        {**CONV, "w1": ((4, 2, 1, 1), {0: [1, 2]}), "b1": [1.0, 2.0, 0.0, 4.0]},
+        {},
+    ),
+    "global_average_pool": (conv("m = GlobalAveragePool(c)"), CONV, {}),
+    "global_lp_pool": (conv("m = GlobalLpPool(c)"), {**CONV, "b1": [1.0, 0.0, 3.0, 4.0]}, {"exact": False}),
+    "batch_norm": (conv("m = BatchNormalization<epsilon=0.0>(c, s, o, mean, var)"), {**CONV, **NORM}, {}),
+    "batch_norm_with_momentum": (
+        conv("m = BatchNormalization<epsilon=0.0, momentum=0.5>(c, s, o, mean, var)"),
+        {**CONV, **NORM},
+        {"opset": 9},
+    ),
+    "batch_norm_computed": (
+        "g (float[N,2,4,4] x, float[4] s) => (float[N,2,h,w] y) { c = Conv(x, w1, b1) "
+        "m = BatchNormalization<epsilon=0.0>(c, s, o, mean, var) y = Conv(m, w2, b2) }",
+        {**CONV, **{name: NORM[name] for name in ("o", "mean", "var")}},
+        {},
+    ),
+    "batch_norm_on_the_input": (
+        f"{IMAGE} {{ n = BatchNormalization<epsilon=0.0>(x, s, o, mean, var) c = Conv(n, w1, b1) "
+        "y = Conv(c, w2, b2) }",
+        {**CONV, "s": ((2,),), "o": ((2,),), "mean": ((2,),), "var": [1.0, 1.0]},
+        {},
+    ),
+    "instance_norm": (
+        conv("m = InstanceNormalization(c, s, o)"),
+        {**CONV, "b1": [1.0, 0.0, 3.0, 4.0], "s": NORM["s"], "o": NORM["o"]},
+        {"exact": False},
+    ),
+    "reduce_mean_of_space": (conv("m = ReduceMean<axes=[2, -1]>(c)"), CONV, {}),
+    "reduce_sum_of_space": (
+        f"{ROWS.replace('[N,3]', '[N,3,4]')} {{ c = Conv(x, w1, b1) h = ReduceSum<keepdims=0>(c, axes) "
+        "y = Gemm<transB=1>(h, w2, b2) }",
+        {
+            "w1": ((4, 3, 1), {0: [1, 2]}),
+            "b1": [1.0, 2.0, 0.0, 4.0],
+            "axes": [2],
+            "w2": ((2, 4), {1: [3]}),
+            "b2": B2,
+        },
+        {},
+    ),
+    "reduce_mean_of_neurons": (dense("q = ReduceMean<axes=[1]>(h) m = Sub(h, q)"), DENSE, {"exact": False}),
+    "softmax_of_neurons": (dense("m = Softmax(h)"), DENSE, {"exact": False}),
+    "softmax_beside": (conv("m = Softmax<axis=3>(c)"), CONV, {"exact": False}),
+    "softmax_old": (conv("m = Softmax<axis=3>(c)"), CONV, {"exact": False, "opset": 11}),
+    "softmax_old_flattens": (conv("m = Softmax<axis=1>(c)"), CONV, {"exact": False, "opset": 11}),
+    "layer_norm": (dense("m = LayerNormalization(h, s)"), {**DENSE, "s": ((4,),)}, {"exact": False}),
+    "resize_scales": (
+        conv("m = Resize(c, , scales)"),
+        {**CONV, "scales": [1.0, 1.0, 2.0, 2.0]},
+        {},
+    ),
+    "resize_sizes": (conv("m = Resize(c, , , sizes)").replace("[N,", "[1,"), {**CONV, "sizes": [1, 4, 8, 8]}, {}),
+    "upsample": (conv("m = Upsample(c, scales)"), {**CONV, "scales": [1.0, 1.0, 2.0, 2.0]}, {"opset": 9}),
+    "resize_neurons": (
+        conv("r = Resize(c, , scales) m = Conv(r, w3)"),
+        {**CONV, "scales": np.array([1, 2, 1, 1], np.float32), "w3": ((4, 8, 1, 1),)},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str, golden: Callable[..., None]) -> None:
+    golden(name, *CASES[name])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,8 +18,10 @@ import numpy.typing as npt
 NDArray = npt.NDArray[Any]
 Bits = npt.NDArray[np.uint8]
 
-CHUNK = 1 << 20
-"""Elements a chunk; a multiple of 8, so that chunks of a packed mask begin on a byte."""
+CHUNK = 1 << 16
+"""Elements a chunk: what is computed on it stays in a core's cache. A multiple of 8, so that packed masks begin on a
+byte.
+"""
 
 
 class TensorSource(Protocol):
@@ -112,8 +115,9 @@ class Masked:
         return self.base.size
 
     @cached_property
-    def _flat_fill(self) -> NDArray | None:
-        return None if self.fill is None else np.broadcast_to(self.fill, self.shape).reshape(-1)
+    def _flat_fill(self) -> NDArray:
+        assert self.fill is not None
+        return np.broadcast_to(self.fill.astype(self.dtype), self.shape).reshape(-1)
 
     def chunks(self) -> Iterator[NDArray]:
         """Flat pieces in C order, pruned entries already replaced."""
@@ -122,7 +126,7 @@ class Masked:
             keep = np.unpackbits(
                 self.bits[start // 8 : (start + chunk.size + 7) // 8], count=chunk.size, bitorder="little"
             )
-            if self._flat_fill is None:
+            if self.fill is None:
                 yield zero_where_pruned(chunk, keep)
             else:
                 yield np.where(keep.view(np.bool_), chunk, self._flat_fill[start : start + chunk.size])
@@ -156,7 +160,12 @@ def as_source(value: NDArray | Array | Masked) -> Array | Masked:
     """`value` as a source; an ndarray is wrapped, made contiguous and little-endian as ONNX stores it."""
     if isinstance(value, (Array, Masked)):
         return value
-    contiguous = value if value.flags.c_contiguous else np.ascontiguousarray(value)
+    contiguous = np.asarray(value, order="C")
     if contiguous.dtype.byteorder == ">":
         contiguous = contiguous.astype(contiguous.dtype.newbyteorder("<"))
     return Array(contiguous)
+
+
+def map_file(path: Path) -> NDArray:
+    """The bytes of a file as a read-only memory map, uint8 [size]. Raises OSError."""
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)

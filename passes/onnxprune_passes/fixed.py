@@ -3,15 +3,16 @@ entries breaks them.
 
 A weight looks like a fixed transform when at least 90 % of its filters are windowed sinusoids (one spectral peak
 holds at least 90 % of the energy, and the filters have their peaks at different frequencies), when at least 90 % of
-its rows or columns are non-negative triangles on mostly zeros, or when it is a triangular mask (a square of two
-values, one on and below the diagonal and the other above).
+its rows or columns are non-negative triangles on mostly zeros whose peaks move along from one to the next, or when it
+is a triangular mask (a square of two values, one below the diagonal and the other above; the diagonal may go with
+either).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .arrays import NDArray
+from .arrays import Masked, NDArray
 from .model import Model
 from .weights import Weight
 
@@ -24,8 +25,12 @@ _LOBE = 2 * _PAD
 _PROBE = 16
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # NaN and infinity look like nothing
 def fixed_transform(model: Model, weight: Weight) -> str | None:
-    """Why `weight` looks like a fixed transform (`sinusoids`, `triangular filters`, `triangular mask`), or None."""
+    """Why `weight` looks like a fixed transform (`sinusoids`, `triangular filters`, `triangular mask`), or None.
+
+    Entries that a mask prunes are seen with the values they had, so that a later prune judges alike.
+    """
     if weight.quantised or not weight.uses or weight.kind in ("rnn", "embedding"):
         return None
     use = weight.uses[0]
@@ -35,18 +40,19 @@ def fixed_transform(model: Model, weight: Weight) -> str | None:
     if rows < _MIN_FILTERS or length < _MIN_FILTERS:
         return None
     source = model.initializers.source(weight.key)
-    filters = np.moveaxis(source.array(), use.out_axis, 0)
+    values = (source.base if isinstance(source, Masked) else source).array()
+    filters = np.moveaxis(values, use.out_axis, 0)
     probe = _as_rows(filters[:: max(rows // _PROBE, 1)])
     one_line = sum(size > 1 for size in filters.shape[1:]) == 1  # along time, or a matrix: not an image filter
     if one_line and length >= _MIN_LENGTH and _sinusoids(probe) >= _SHARE / 2:
         whole = _as_rows(filters)
-        if _sinusoids(whole) >= _SHARE and len(set(_peaks(whole).tolist())) >= rows // 4:
+        if _sinusoids(whole) >= _SHARE and _frequencies(whole) >= max(rows // 3, _MIN_FILTERS // 2):
             return "sinusoids"
     if len(weight.shape) == 2:
+        if rows == length and _is_triangular_mask(filters):
+            return "triangular mask"
         if bool((probe >= 0).all()) and _is_filter_bank(_as_rows(filters)):
             return "triangular filters"
-        if rows == length and _is_triangular_mask(_as_rows(filters)):
-            return "triangular mask"
     return None
 
 
@@ -59,9 +65,9 @@ def _spectra(rows: NDArray) -> NDArray:
     return spectra
 
 
-def _peaks(rows: NDArray) -> NDArray:
-    peaks: NDArray = _spectra(rows).argmax(axis=1)
-    return peaks
+def _frequencies(rows: NDArray) -> int:
+    """The number of bins of the unpadded spectrum that hold the peak of a row; learned smooth filters share a few."""
+    return np.unique(np.round(_spectra(rows).argmax(axis=1) / _PAD)).size
 
 
 def _sinusoids(rows: NDArray) -> float:
@@ -84,9 +90,15 @@ def _is_filter_bank(rows: NDArray) -> bool:
 
 
 def _triangles(rows: NDArray) -> float:
-    """The share of the rows that are not all zero in which one run of entries rises and then falls."""
+    """The share of the rows that are not all zero in which one run of entries rises and then falls; 0 when the peaks
+    do not move along from row to row, as in a pruned matrix.
+    """
     rows = rows[rows.any(axis=1)]
     if len(rows) < _MIN_FILTERS or rows.shape[1] < _MIN_FILTERS:
+        return 0.0
+    peaks = rows.argmax(axis=1)
+    moves = np.diff(peaks)
+    if max((moves >= 0).mean(), (moves <= 0).mean()) < _SHARE or np.unique(peaks).size < min(rows.shape) // 2:
         return 0.0
     steps = np.diff(np.pad(rows, ((0, 0), (1, 1))), axis=1)
     falls = np.maximum.accumulate(steps < 0, axis=1)
@@ -94,5 +106,9 @@ def _triangles(rows: NDArray) -> float:
 
 
 def _is_triangular_mask(square: NDArray) -> bool:
-    lower, upper = square[np.tril_indices_from(square)], square[np.triu_indices_from(square, 1)]
-    return bool((lower == lower[0]).all() and (upper == upper[0]).all() and lower[0] != upper[0])
+    """True when row i is one value up to the diagonal and another behind it; rows that differ end the look."""
+    low, high, at = square[-1, 0], square[0, -1], np.arange(len(square))
+    end = at + (square[0, 0] == low)  # where the values above the diagonal begin
+    return bool(low != high) and all(
+        np.array_equal(square[row], np.where(at < end[row], low, high)) for row in at[::-1]
+    )

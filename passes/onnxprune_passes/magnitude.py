@@ -66,7 +66,7 @@ class MagnitudePrune:
         """`state` with smaller masks; the same object when every selected weight is sparse enough already."""
         weights, skips = self._prunable(state.model)
         if isinstance(self.threshold, NM):
-            packed, more = _nm_masks(state, weights, self.threshold)
+            packed, more = _nm_masks(state, weights, self.threshold, self.name)
             skips = (*skips, *more)
         else:
             packed = self._masks(state, weights)
@@ -75,7 +75,7 @@ class MagnitudePrune:
         masks = state.masks.with_bits(packed)
         fills: Mapping[str, NDArray] = {w.key: w.zero_point for w in weights if w.zero_point is not None}
         model = apply_masks(state.model, masks, fills)
-        return replace(state, model=model, masks=masks).noted(self._change(weights, packed), *skips)
+        return replace(state, model=model, masks=masks).noted(self._change(model, weights, packed), *skips)
 
     def _prunable(self, model: Model) -> tuple[tuple[Weight, ...], tuple[Skip, ...]]:
         """The weights to prune, and a Skip for each that is left alone."""
@@ -106,11 +106,15 @@ class MagnitudePrune:
                     packed[weight.key] = (_and(bits, state, weight.key), weight.shape)
         return {key: (bits, shape) for key, (bits, shape) in packed.items() if _shrinks(bits, state, key)}
 
-    def _change(self, weights: tuple[Weight, ...], packed: _Packed) -> Change:
+    def _change(self, model: Model, weights: tuple[Weight, ...], packed: _Packed) -> Change:
         total = sum(weight.size for weight in weights)
-        left = sum(
-            int(np.bitwise_count(packed[w.key][0]).sum(dtype=np.int64)) if w.key in packed else w.size for w in weights
-        )
+        left = 0
+        for weight in weights:
+            if weight.key in packed:
+                left += int(np.bitwise_count(packed[weight.key][0]).sum(dtype=np.int64))
+            else:
+                layers = layers_of(model, (weight,))
+                left += sum(int(np.count_nonzero(keys)) for layer in layers for keys in layer.magnitude_bits())
         return Change(
             self.name,
             f"{self.threshold}: kept {left:,} of {total:,} entries in {len(packed)} of {len(weights)} weights",
@@ -120,6 +124,8 @@ class MagnitudePrune:
 def _cuts(threshold: Threshold, layers: tuple[Layer, ...], value: float | None) -> list[Cut]:
     """A cut for each layer; `value` replaces that of `threshold` (then every layer is on its own)."""
     if isinstance(threshold, Absolute):
+        for layer in layers:
+            layer.histogram()  # raises where an entry is NaN or infinite
         return [cut_at(layer, threshold.threshold if value is None else value) for layer in layers]
     if isinstance(threshold, Quality):
         q = threshold.q if value is None else value
@@ -163,18 +169,18 @@ def _shrinks(bits: Bits, state: State, key: str) -> bool:
     return key not in state.masks or not np.array_equal(bits, state.masks.bits(key))
 
 
-def _nm_masks(state: State, weights: tuple[Weight, ...], rule: NM) -> tuple[_Packed, tuple[Skip, ...]]:
+def _nm_masks(state: State, weights: tuple[Weight, ...], rule: NM, name: str) -> tuple[_Packed, tuple[Skip, ...]]:
     packed: _Packed = {}
     skips: list[Skip] = []
-    for weight in weights:
+    for weight in (weight for weight in weights if weight.size):
         in_axis = next((use.in_axis for use in weight.uses if use.in_axis is not None), None)
         if in_axis is None or weight.shape[in_axis] < rule.m:
             found = "unknown" if in_axis is None else f"{weight.shape[in_axis]} long"
-            skips.append(
-                Skip("magnitude-prune", weight.key, f"its input axis is {found}, too short for {rule.n}:{rule.m}")
-            )
+            skips.append(Skip(name, weight.key, f"its input axis is {found}; {rule.n}:{rule.m} needs {rule.m} or more"))
             continue
         layers = layers_of(state.model, (weight,))
+        for layer in layers:
+            layer.histogram()  # raises where an entry is NaN or infinite
         magnitudes = np.concatenate([keys for layer in layers for keys in layer.magnitude_bits()]).reshape(weight.shape)
         keep = nm_keep(magnitudes, in_axis, rule.n, rule.m)
         if not (~keep & (magnitudes != 0)).any():

@@ -5,6 +5,9 @@ True = keep; a tensor without a mask is kept whole. Masks only ever shrink. They
 
 from __future__ import annotations
 
+import math
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +59,14 @@ class Masks(Mapping[str, BoolArray]):
         return new
 
     def shrunk(self, masks: Mapping[str, BoolArray]) -> Masks:
-        """These masks, each also without what `masks` prunes (logical and)."""
+        """These masks, each also without what `masks` prunes (logical and).
+
+        Raises:
+            ModelError: a mask has another shape than the one that is here.
+        """
+        for key, keep in masks.items():
+            if key in self and keep.shape != self._packed[key][1]:
+                raise ModelError(f"the mask {key!r} has shape {keep.shape}, the one before it {self._packed[key][1]}")
         return self.with_bits(
             Masks({key: keep & self[key] if key in self else keep for key, keep in masks.items()})._packed
         )
@@ -68,33 +78,51 @@ class Masks(Mapping[str, BoolArray]):
         return new
 
     def save(self, path: str | Path) -> None:
-        """Write the masks to an `.npz`: for each key, `KEY` = packed bits (uint8) and `KEY:shape` = dims (int64)."""
-        arrays: dict[str, NDArray] = {}
-        for key, (bits, shape) in self._packed.items():
-            arrays[key] = bits
-            arrays[f"{key}:shape"] = np.array(shape, np.int64)
-        with Path(path).open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        """Write the masks to an `.npz`: for each key, `KEY:bits` = packed bits (uint8) and `KEY:shape` = dims (int64).
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        try:
+            with zipfile.ZipFile(path, "w") as file:  # np.savez takes no array named `file`
+                for key, (bits, shape) in self._packed.items():
+                    for name, array in ((f"{key}:bits", bits), (f"{key}:shape", np.array(shape, np.int64))):
+                        with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                            np.lib.format.write_array(member, array, allow_pickle=False)
+        except OSError as error:
+            raise DataError(f"the masks cannot be written to {path}: {error.strerror}; choose another file") from error
 
     @staticmethod
     def load(path: str | Path) -> Masks:
-        """Read masks that `save` wrote. Raises DataError when the file is not one."""
+        """Read masks that `save` wrote. Raises DataError when the file is missing or not one."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
-        except (OSError, ValueError) as error:
+            with zipfile.ZipFile(path) as file:
+                arrays = {name.removesuffix(".npy"): _member(file, name) for name in file.namelist()}
+        except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{path} is not a mask file written by onnxprune: {error}") from error
         masks = Masks()
-        for key, bits in arrays.items():
-            if key.endswith(":shape") and key.removesuffix(":shape") in arrays:
-                continue
-            shape = arrays.get(f"{key}:shape")
-            if shape is None or bits.dtype != np.uint8 or bits.size != -(-int(np.prod(shape)) // 8):
+        for key in dict.fromkeys(name.rpartition(":")[0] for name in arrays):
+            bits, shape = arrays.get(f"{key}:bits"), arrays.get(f"{key}:shape")
+            if bits is None or shape is None or not _fits(bits, shape):
                 raise DataError(
-                    f"{path}: the mask {key!r} has no fitting shape beside it; write the file with --save-masks again"
+                    f"{path}: the mask {key!r} and its shape do not fit each other; write them with --save-masks again"
                 )
             masks._packed[key] = (bits, tuple(int(size) for size in shape))
         return masks
+
+
+def _member(file: zipfile.ZipFile, name: str) -> NDArray:
+    with file.open(name) as member:
+        array: NDArray = np.lib.format.read_array(member, allow_pickle=False)
+    return array
+
+
+def _fits(bits: NDArray, shape: NDArray) -> bool:
+    """True when `bits` are packed bits of a mask of dims `shape`, zeros behind the last."""
+    if bits.dtype != np.uint8 or shape.dtype != np.int64 or bits.ndim != 1 or shape.ndim != 1 or (shape < 0).any():
+        return False
+    size = math.prod(shape.tolist())
+    return bits.size == -(-size // 8) and not (size % 8 and bits[-1] >> size % 8)
 
 
 def apply_masks(model: Model, masks: Masks, fills: Mapping[str, NDArray] | None = None) -> Model:
@@ -113,9 +141,11 @@ def apply_masks(model: Model, masks: Masks, fills: Mapping[str, NDArray] | None 
                 f"the mask {key!r} has shape {masks._packed[key][1]}, the tensor {source.shape}: "
                 "it belongs to another model"
             )
-        base = source.base if isinstance(source, Masked) else source
-        if isinstance(source, Masked) and source.bits is masks.bits(key):
-            continue
-        bits = masks.bits(key) & source.bits if isinstance(source, Masked) else masks.bits(key)
-        changes[key] = Masked(base, bits, (fills or {}).get(key))
+        fill = (fills or {}).get(key)
+        if isinstance(source, Masked):
+            bits = masks.bits(key) & source.bits
+            if not np.array_equal(bits, source.bits):
+                changes[key] = Masked(source.base, bits, source.fill if fill is None else fill)
+        else:
+            changes[key] = Masked(source, masks.bits(key), fill)
     return model.with_initializers(changes) if changes else model

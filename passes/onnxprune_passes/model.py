@@ -120,9 +120,14 @@ class Model:
 def absorb(skeleton: onnx.ModelProto, known: Initializers) -> Initializers:
     """The sources of every tensor in `skeleton`, stubs looked up in `known`; big tensors with bytes become stubs in
     place.
+
+    Raises:
+        ModelError: two tensors have the same key, a stub points nowhere, or a tensor's values do not fit its dims.
     """
     sources: dict[str, Array | Masked] = {}
     for key, tensor in keys.tensors(skeleton):
+        if key in sources:
+            raise ModelError(f"two tensors are named {key!r}, so that either could be meant: rename one")
         if stubs.store_of(tensor) is not None:
             pointed = stubs.stub_key(tensor)
             if pointed not in known:
@@ -135,19 +140,31 @@ def absorb(skeleton: onnx.ModelProto, known: Initializers) -> Initializers:
             continue
         if stubs.dtype_from_onnx(tensor.data_type) is None:
             continue
-        sources[key] = as_source(numpy_helper.to_array(tensor))
+        try:
+            sources[key] = as_source(numpy_helper.to_array(tensor))
+        except (ValueError, TypeError) as error:
+            raise ModelError(
+                f"the values of tensor {key!r} do not fit its dims {list(tensor.dims)}: the file is damaged, export it "
+                "again"
+            ) from error
         if not stubs.keeps_values(tensor.data_type, sources[key].size) and tensor.HasField("raw_data"):
             stubs.set_stub(tensor, key, "raw")
     return Initializers(sources)
 
 
-def resize_values(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Write the dims of `shapes` (value name → shape) into the inputs, outputs and value_info of `graph`."""
+def resize_values(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], prefix: str = "") -> None:
+    """Write the dims of `shapes` (tensor key → shape) into the inputs, outputs and value_info of `graph`, whose keys
+    start with `prefix`, and of the bodies below it.
+    """
     for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.name in shapes and value.type.tensor_type.HasField("shape"):
+        if prefix + value.name in shapes and value.type.tensor_type.HasField("shape"):
             del value.type.tensor_type.shape.dim[:]
-            for size in shapes[value.name]:
+            for size in shapes[prefix + value.name]:
                 value.type.tensor_type.shape.dim.add(dim_value=size)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                resize_values(attribute.g, shapes, keys.body_prefix(prefix, node, attribute.name))
 
 
 def _write(tensor: onnx.TensorProto, key: str, source: Array | Masked) -> None:

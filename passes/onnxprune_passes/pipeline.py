@@ -36,15 +36,15 @@ class Skip:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A model, its masks, and what was done to get here."""
+    """A model, its masks (which its values already follow: see `apply_masks`), and what was done to get here."""
 
     model: Model
     masks: Masks = field(default_factory=Masks)
     log: tuple[Change | Skip, ...] = ()
 
     def noted(self, *entries: Change | Skip) -> State:
-        """This state with the entries that its log does not have yet; the same object when there are none."""
-        new = tuple(entry for entry in dict.fromkeys(entries) if entry not in self.log)
+        """This state with `entries` in its log, but no Skip twice; the same object when nothing is new."""
+        new = tuple(entry for entry in dict.fromkeys(entries) if isinstance(entry, Change) or entry not in self.log)
         return replace(self, log=(*self.log, *new)) if new else self
 
 
@@ -72,8 +72,10 @@ class Chain:
         for one in self.passes:
             try:
                 state = one(state)
-            except PassError:
-                raise
+            except PassError as error:  # it names its pass already
+                if not done:
+                    raise
+                raise PassError(f"{error} (after {', '.join(done)})") from (error.__cause__ or error)
             except OnnxPruneError as error:
                 before = f" (after {', '.join(done)})" if done else ""
                 raise PassError(f"{one.name}{before}: {error}") from error

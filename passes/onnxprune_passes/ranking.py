@@ -88,18 +88,16 @@ class Layer:
 
     def between(self, first: int, last: int) -> NDArray:
         """The keys in buckets `first` … `last`, in file order."""
-        shift = 48 if self.wide else 16
-        low, high = first << shift, ((last + 1) << shift) - 1
+        low, high = first << self.shift, ((last + 1) << self.shift) - 1
         found = [keys[(keys >= low) & (keys <= high)] for keys in self.magnitude_bits()]
         return np.concatenate(found) if found else np.empty(0, self._no_sign.dtype)
 
     def energy_above(self, bucket: int) -> float:
         """The sum of squares of the entries above `bucket`, in float64."""
-        shift = 48 if self.wide else 16
-        edge = (bucket + 1) << shift
+        edge = (bucket + 1) << self.shift
         total = 0.0
         for keys in self.magnitude_bits():
-            large = np.where(keys >= edge, keys, keys.dtype.type(0)).view(self.floats).astype(np.float64)
+            large = (keys * (keys >= edge)).view(self.floats).astype(np.float64)
             total += float(large @ large)
         return total
 
@@ -109,14 +107,18 @@ class Layer:
         return np.float64 if self.wide else np.float32
 
     @property
+    def shift(self) -> int:
+        """The bits of a key below those that number its bucket."""
+        return 48 if self.wide else 16
+
+    @property
     def _no_sign(self) -> Any:  # a numpy scalar of the keys' type
         return np.uint64((1 << 63) - 1) if self.wide else np.uint32((1 << 31) - 1)
 
     def edges(self) -> tuple[Floats, Floats]:
         """The smallest and largest |w| of each bucket, float64 [32768] each."""
-        shift = 48 if self.wide else 16
-        numbers = np.arange(BUCKETS, dtype=np.uint64) << np.uint64(shift)
-        filled = numbers + np.uint64((1 << shift) - 1)
+        numbers = np.arange(BUCKETS, dtype=np.uint64) << np.uint64(self.shift)
+        filled = numbers + np.uint64((1 << self.shift) - 1)
         if self.wide:
             return numbers.view(np.float64), filled.view(np.float64)
         with np.errstate(invalid="ignore"):  # the last buckets are NaN
@@ -140,7 +142,8 @@ def layers_of(model: Model, weights: tuple[Weight, ...]) -> tuple[Layer, ...]:
 
 def cut_at(layer: Layer, threshold: float) -> Cut:
     """The cut that keeps |w| ≥ `threshold`."""
-    rounded = layer.floats(threshold)
+    with np.errstate(over="ignore"):  # past the largest float32 is infinity, which nothing reaches
+        rounded = layer.floats(threshold)
     if float(rounded) < threshold:
         rounded = np.nextafter(rounded, layer.floats(np.inf))
     return Cut(int(np.array(rounded).view(np.uint64 if layer.wide else np.uint32)))
@@ -157,20 +160,22 @@ def standard_deviation(layer: Layer) -> float:
     total = squares = 0.0
     for values in layer.values(masked=False):
         wide = values.astype(np.float64)
-        total += float(wide.sum())
-        squares += float(wide @ wide)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += float(wide.sum())
+            squares += float(wide @ wide)
     mean = total / max(layer.size, 1)
     variance = squares / max(layer.size, 1) - mean * mean
     if not np.isfinite(variance):
         layer.histogram()
+        raise ModelError(f"weight {layer.weight.key!r} is too large for a standard deviation; leave it out with --skip")
     return float(np.sqrt(max(variance, 0.0)))
 
 
 def cuts_by_magnitude(layers: tuple[Layer, ...], count: int) -> list[Cut]:
     """The cuts that prune exactly the `count` smallest |w| over all `layers`, equal ones in file order."""
+    histograms = [layer.histogram() for layer in layers]
     if count <= 0:
         return [Cut(0)] * len(layers)
-    histograms = [layer.histogram() for layer in layers]
     reached = np.cumsum(np.sum(histograms, axis=0))
     bucket = int(np.searchsorted(reached, count))
     below = int(reached[bucket - 1]) if bucket else 0
@@ -188,9 +193,9 @@ def cuts_by_lamp(layers: tuple[Layer, ...], count: int) -> list[Cut]:
     """The cuts that prune exactly the `count` entries of lowest LAMP score over all `layers`, equal ones in file
     order.
     """
+    histograms = [layer.histogram() for layer in layers]
     if count <= 0:
         return [Cut(0)] * len(layers)
-    histograms = [layer.histogram() for layer in layers]
     ranges = _lamp_buckets(layers, histograms, count)
     keys_of, scores_of, below = [], [], 0
     for layer, counts, (first, last) in zip(layers, histograms, ranges, strict=True):
@@ -202,13 +207,21 @@ def cuts_by_lamp(layers: tuple[Layer, ...], count: int) -> list[Cut]:
     wanted = count - below
     score = together[np.argpartition(together, wanted - 1)[wanted - 1]]
     ties_left = wanted - int((together < score).sum())
-    cut_keys, tied = [], []
+    cuts = []
     for layer, keys, scores, (_, last) in zip(layers, keys_of, scores_of, ranges, strict=True):
-        at = int(np.searchsorted(scores, score))  # keys and scores rise together
-        equal = int(np.searchsorted(scores, score, side="right")) - at
-        cut_keys.append(int(keys[at]) if at < keys.size else (last + 1) << (48 if layer.wide else 16))
-        tied.append(equal)
-    return _with_ties(cut_keys, tied, ties_left)
+        smaller, up_to = (int(np.searchsorted(scores, score, side)) for side in ("left", "right"))
+        ties = min(up_to - smaller, ties_left)
+        ties_left -= ties
+        cuts.append(_cut_after(keys, smaller + ties, (last + 1) << layer.shift))
+    return cuts
+
+
+def _cut_after(keys: NDArray, count: int, end: int) -> Cut:
+    """The cut that prunes the first `count` of the sorted `keys` and everything smaller; all keys are below `end`."""
+    if count == keys.size:
+        return Cut(end)
+    key = int(keys[count])  # the first that stays, unless equal ones before it go
+    return Cut(key, count - int(np.searchsorted(keys, keys[count])))
 
 
 def _lamp_buckets(layers: tuple[Layer, ...], histograms: list[Counts], count: int) -> list[tuple[int, int]]:
@@ -220,8 +233,11 @@ def _lamp_buckets(layers: tuple[Layer, ...], histograms: list[Counts], count: in
     bounds = []
     for layer, counts in zip(layers, histograms, strict=True):
         low, high = layer.edges()
-        low, high = np.where(counts, low, 0.0) ** 2, np.where(counts, high, 0.0) ** 2
-        sum_low, sum_high = (np.cumsum((counts * edge)[::-1])[::-1] for edge in (low, high))
+        with np.errstate(over="ignore"):
+            low, high = np.where(counts, low, 0.0) ** 2, np.where(counts, high, 0.0) ** 2
+            sum_low, sum_high = (np.cumsum((counts * edge)[::-1])[::-1] for edge in (low, high))
+        if not np.isfinite(sum_high[0]):
+            raise ModelError(f"weight {layer.weight.key!r} is too large to be squared: rank with --score magnitude")
         above = np.append(sum_low[1:], 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
             bounds.append(

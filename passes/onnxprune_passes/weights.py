@@ -3,7 +3,7 @@ they lie.
 
 A weight is followed from the node that uses it back to the stored tensor through Identity, Cast, Transpose, Reshape,
 Squeeze, Unsqueeze and DequantizeLinear, out of If/Loop/Scan bodies, and from the formal inputs of a model-local
-function to its calls. Biases, normalisation vectors and other constants are not weights.
+function to each of its calls. Biases, normalisation vectors and other constants are not weights.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ import onnx
 
 from .arrays import NDArray
 from .model import Model
-from .scopes import Scope, scopes
+from .roles import EMBEDDING, Role, roles_of
+from .scopes import Scope, function_scopes, graph_scopes
 from .storage import keys
-
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-_EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True)
@@ -79,18 +77,6 @@ class Weight:
         return self.zero_point is not None
 
 
-@dataclass(frozen=True)
-class _Role:
-    """What an operator input is: axes in the operand's own frame (negative counts from the end)."""
-
-    kind: str
-    out_axis: int | None
-    in_axis: int | None
-    blocks_of: str = ""
-    zero_point_input: int | None = None
-    scale_input: int | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class _Found:
     """A stored tensor reached from an operand: axes[i] is the stored axis behind operand axis i, None when lost."""
@@ -116,7 +102,7 @@ def find_weights(model: Model, *, embeddings: bool = False) -> tuple[Weight, ...
         role, weight_use = use
         known = found.get(reached.key)
         if known is None:
-            blocks = source.shape[0] * _GATES[role.blocks_of] if role.blocks_of and len(source.shape) == 3 else 1
+            blocks = _blocks(role, source.shape, reached.axes)
             found[reached.key] = Weight(
                 reached.key,
                 source.shape,
@@ -128,40 +114,21 @@ def find_weights(model: Model, *, embeddings: bool = False) -> tuple[Weight, ...
                 reached.scale,
             )
         else:
-            kind = role.kind if known.kind == _EMBEDDING else known.kind
+            kind = role.kind if known.kind == EMBEDDING else known.kind
             found[reached.key] = replace(known, uses=(*known.uses, weight_use), kind=kind)
-    return tuple(weight for weight in found.values() if embeddings or weight.kind != _EMBEDDING)
+    return tuple(weight for weight in found.values() if embeddings or weight.kind != EMBEDDING)
 
 
 def _is_weight_like(shape: tuple[int, ...], dtype: np.dtype[Any], reached: _Found) -> bool:
     floating = dtype.kind == "f" or dtype.name == "bfloat16"
-    return bool(shape) and (floating or (reached.zero_point is not None and dtype.itemsize == 1))
+    return bool(shape) and (floating or (reached.zero_point is not None and dtype.itemsize <= 2))
 
 
-def roles_of(node: onnx.NodeProto) -> dict[int, _Role]:
-    """The inputs of a standard operator that take weights."""
-    flags = {attribute.name: attribute.i for attribute in node.attribute if attribute.type == onnx.AttributeProto.INT}
-    op_type = node.op_type
-    if op_type in ("Conv", "FusedConv"):
-        return {1: _Role("conv", 0, 1)}
-    if op_type == "ConvTranspose":
-        return {1: _Role("conv", 1, 0)}
-    if op_type == "ConvInteger":
-        return {1: _Role("conv", 0, 1, zero_point_input=3)}
-    if op_type == "QLinearConv":
-        return {3: _Role("conv", 0, 1, zero_point_input=5, scale_input=4)}
-    if op_type in ("Gemm", "FusedGemm", "MatMul", "FusedMatMul"):
-        left, right = (-1, -2) if flags.get("transA") else (-2, -1), (-2, -1) if flags.get("transB") else (-1, -2)
-        return {0: _Role("fc", *left), 1: _Role("fc", *right)}
-    if op_type == "MatMulInteger":
-        return {0: _Role("fc", -2, -1, zero_point_input=2), 1: _Role("fc", -1, -2, zero_point_input=3)}
-    if op_type == "QLinearMatMul":
-        return {0: _Role("fc", -2, -1, "", 2, 1), 3: _Role("fc", -1, -2, "", 5, 4)}
-    if op_type in _GATES:
-        return {1: _Role("rnn", 1, 2, op_type), 2: _Role("rnn", 1, 2, op_type)}
-    if op_type == "Gather" and not flags.get("axis"):
-        return {0: _Role(_EMBEDDING, -1, None)}
-    return {}
+def _blocks(role: Role, shape: tuple[int, ...], axes: tuple[int | None, ...]) -> int:
+    """The number of gate matrices that lie one after the other in a stored recurrent weight, else 1."""
+    if role.gates and axes == (0, 1, 2):
+        return role.gates * shape[0]
+    return role.gates if role.gates and axes == (None, 0, 1) else 1
 
 
 class _Walk:
@@ -169,43 +136,45 @@ class _Walk:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._functions = {(f.domain, f.name): f for f in model.skeleton.functions}
-        self._scopes = tuple(scopes(model.skeleton))
-        self._by_prefix = {scope.prefix: scope for scope in self._scopes}
-        self._formal_roles: dict[tuple[str, str], dict[int, list[tuple[_Role, WeightUse]]]] = {}
+        self._functions = {(f.domain, f.name, f.overload): f for f in model.skeleton.functions}
+        self._called: set[str] = set()
+        self._seen: set[tuple[str, str, str, int]] = set()
 
-    def uses(self) -> Iterator[tuple[tuple[_Role, WeightUse], _Found]]:
-        for scope in self._scopes:
-            for node in scope.nodes:
-                for index, use in self._taken(node):
-                    reached = self._reach(scope, node.input[index], node, use[0])
-                    if reached is not None:
-                        yield (use[0], _in_stored_axes(use, reached)), reached
+    def uses(self) -> Iterator[tuple[tuple[Role, WeightUse], _Found]]:
+        for scope in graph_scopes(self._model.graph):
+            yield from self._uses_in(scope, ())
+        for function in self._model.skeleton.functions:
+            if keys.function_prefix(function) not in self._called:
+                for scope in function_scopes(function):
+                    yield from self._uses_in(scope, ())
 
-    def _taken(self, node: onnx.NodeProto) -> Iterator[tuple[int, tuple[_Role, WeightUse]]]:
-        """The inputs of `node` that take weights, its own or those of the function it calls."""
-        if (node.domain, node.op_type) in self._functions:
-            for index, uses in self._roles_of_formals((node.domain, node.op_type)).items():
-                yield from ((index, use) for use in uses if index < len(node.input) and node.input[index])
-        elif node.domain in ("", "ai.onnx", "com.microsoft"):
-            for index, role in roles_of(node).items():
-                if index < len(node.input) and node.input[index]:
-                    name = node.name or keys.first_output(node)
-                    yield index, (role, WeightUse(name, node.op_type, index, role.out_axis, role.in_axis))
+    def _uses_in(self, scope: Scope, calls: tuple[str, ...]) -> Iterator[tuple[tuple[Role, WeightUse], _Found]]:
+        """The uses in `scope` and in the functions that it calls; `calls` are the functions it is in."""
+        for node in scope.nodes:
+            function = self._functions.get((node.domain, node.op_type, node.overload))
+            prefix = "" if function is None else keys.function_prefix(function)
+            if function is not None and prefix not in calls:
+                self._called.add(prefix)
+                given = {
+                    formal: (scope, name) for formal, name in zip(function.input, node.input, strict=False) if name
+                }
+                for inner in function_scopes(function, given):
+                    yield from self._uses_in(inner, (*calls, prefix))
+            elif function is None and node.domain in ("", "ai.onnx", "com.microsoft"):
+                yield from self._uses_of(scope, node)
 
-    def _roles_of_formals(self, name: tuple[str, str]) -> dict[int, list[tuple[_Role, WeightUse]]]:
-        """Which formal inputs of a function its body uses as weights (directly), with their uses."""
-        if name not in self._formal_roles:
-            roles: dict[int, list[tuple[_Role, WeightUse]]] = {}
-            self._formal_roles[name] = roles
-            function = self._functions[name]
-            for node in function.node:
-                for index, use in self._taken(node):
-                    if node.input[index] in function.input:
-                        roles.setdefault(list(function.input).index(node.input[index]), []).append(use)
-        return self._formal_roles[name]
+    def _uses_of(self, scope: Scope, node: onnx.NodeProto) -> Iterator[tuple[tuple[Role, WeightUse], _Found]]:
+        name = node.name or keys.first_output(node)
+        for index, role in roles_of(node).items():
+            if index < len(node.input) and node.input[index]:
+                reached = self._reach(scope, node.input[index], node, role)
+                place = ("" if reached is None else reached.key, scope.prefix, keys.first_output(node), index)
+                if reached is not None and place not in self._seen:  # one in a function is met again at every call
+                    self._seen.add(place)
+                    use = WeightUse(name, node.op_type, index, role.out_axis, role.in_axis)
+                    yield (role, _in_stored_axes(use, reached)), reached
 
-    def _reach(self, scope: Scope, name: str, user: onnx.NodeProto, role: _Role) -> _Found | None:
+    def _reach(self, scope: Scope, name: str, user: onnx.NodeProto, role: Role) -> _Found | None:
         """The stored tensor behind the value `name`, or None when it is computed."""
         found = self._stored(scope, name)
         if found is None:
@@ -221,9 +190,12 @@ class _Walk:
             node = scope.producers.get(name)
             if node is not None:
                 return self._through(scope, node)
-            if scope.outer is None:
+            if name in scope.given:
+                scope, name = scope.given[name]
+            elif scope.outer is None:
                 return None
-            scope = scope.outer
+            else:
+                scope = scope.outer
 
     def _through(self, scope: Scope, node: onnx.NodeProto) -> _Found | None:
         if keys.is_constant(node):
@@ -282,9 +254,7 @@ _MOVES = {"Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze"}
 
 
 def _along(values: NDArray, rank: int, axes: tuple[int | None, ...], axis: int | None) -> NDArray | None:
-    """`values` (a scalar, or one a coordinate of the operand's `axis`) shaped to broadcast against the stored
-    tensor.
-    """
+    """`values` (one, or one a coordinate of the operand's `axis`) shaped to broadcast against the stored tensor."""
     if values.size == 1:
         return values.reshape((1,) * rank)
     stored = axes[axis] if axis is not None and -len(axes) <= axis < len(axes) else None
@@ -294,9 +264,7 @@ def _along(values: NDArray, rank: int, axes: tuple[int | None, ...], axis: int |
 
 
 def _moved(node: onnx.NodeProto, axes: tuple[int | None, ...], argument: NDArray | None) -> tuple[int | None, ...]:
-    """Where the stored axes lie behind the output of a node that moves axes; `argument` is its constant second
-    input.
-    """
+    """The stored axes behind the output of a node that moves axes; `argument` is its constant second input."""
     attributes = {
         attribute.name: list(attribute.ints)
         for attribute in node.attribute
@@ -305,24 +273,25 @@ def _moved(node: onnx.NodeProto, axes: tuple[int | None, ...], argument: NDArray
     if node.op_type in ("Identity", "Cast"):
         return axes
     if node.op_type == "Transpose":
-        return tuple(axes[axis] for axis in attributes.get("perm", range(len(axes))[::-1]))
+        order = attributes.get("perm", range(len(axes))[::-1])
+        return tuple(axes[axis] if 0 <= axis < len(axes) else None for axis in order)
     named = attributes.get("axes", None if argument is None else argument.reshape(-1).tolist())
     if named is None or node.op_type == "Reshape":
         return (None,) * (0 if argument is None else argument.size)
     if node.op_type == "Squeeze":
-        gone = {axis % len(axes) for axis in named}
+        gone = {axis % max(len(axes), 1) for axis in named}
         return tuple(stored for axis, stored in enumerate(axes) if axis not in gone)
     rank = len(axes) + len(named)
     new = {axis % rank for axis in named}
     rest = iter(axes)
-    return tuple(None if axis in new else next(rest) for axis in range(rank))
+    return tuple(None if axis in new else next(rest, None) for axis in range(rank))
 
 
-def _in_stored_axes(use: tuple[_Role, WeightUse], reached: _Found) -> WeightUse:
+def _in_stored_axes(use: WeightUse, reached: _Found) -> WeightUse:
     """The use with its axes counted in the stored tensor."""
     axes = reached.axes
 
     def stored(axis: int | None) -> int | None:
         return axes[axis] if axis is not None and -len(axes) <= axis < len(axes) else None
 
-    return replace(use[1], out_axis=stored(use[1].out_axis), in_axis=stored(use[1].in_axis))
+    return replace(use, out_axis=stored(use.out_axis), in_axis=stored(use.in_axis))

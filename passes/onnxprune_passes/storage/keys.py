@@ -5,6 +5,7 @@
     out.then_branch/conv1.weight        in the body `then_branch` of the node whose first output is `out`
     my.domain::Block/weight             in the model-local function `Block`
     y.value                             a tensor attribute of another node whose first output is `y`
+    my.domain::Block/@alpha             the default of an attribute of the function `Block`
 
 Node names may be missing or double; first outputs are unique in their graph, and stay when other nodes go.
 """
@@ -23,8 +24,11 @@ def tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
         yield from tensors_of_graph(info.initialization, f"training_info[{index}].initialization/")
         yield from tensors_of_graph(info.algorithm, f"training_info[{index}].algorithm/")
     for function in model.functions:
+        prefix = function_prefix(function)
         for node in function.node:
-            yield from _tensors_of_node(node, function_prefix(function))
+            yield from _tensors_of_node(node, prefix)
+        for attribute in function.attribute_proto:
+            yield from _tensors_of_attribute(attribute, f"{prefix}@{attribute.name}")
 
 
 def tensors_of_graph(graph: onnx.GraphProto, prefix: str) -> Iterator[tuple[str, onnx.TensorProto]]:
@@ -58,14 +62,18 @@ def is_constant(node: onnx.NodeProto) -> bool:
 
 def _tensors_of_node(node: onnx.NodeProto, prefix: str) -> Iterator[tuple[str, onnx.TensorProto]]:
     for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.TENSOR:
-            whole = is_constant(node) and attribute.name == "value"
-            yield prefix + first_output(node) + ("" if whole else f".{attribute.name}"), attribute.t
-        elif attribute.type == onnx.AttributeProto.TENSORS:
-            for index, tensor in enumerate(attribute.tensors):
-                yield f"{prefix}{first_output(node)}.{attribute.name}[{index}]", tensor
-        elif attribute.type == onnx.AttributeProto.GRAPH:
-            yield from tensors_of_graph(attribute.g, body_prefix(prefix, node, attribute.name))
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            for index, graph in enumerate(attribute.graphs):
-                yield from tensors_of_graph(graph, body_prefix(prefix, node, f"{attribute.name}[{index}]"))
+        whole = is_constant(node) and attribute.name == "value"
+        yield from _tensors_of_attribute(
+            attribute, prefix + first_output(node) + ("" if whole else f".{attribute.name}")
+        )
+
+
+def _tensors_of_attribute(attribute: onnx.AttributeProto, key: str) -> Iterator[tuple[str, onnx.TensorProto]]:
+    if attribute.HasField("t"):  # whatever `type` says: the oldest files do not set it
+        yield key, attribute.t
+    for index, tensor in enumerate(attribute.tensors):
+        yield f"{key}[{index}]", tensor
+    if attribute.HasField("g"):
+        yield from tensors_of_graph(attribute.g, f"{key}/")
+    for index, graph in enumerate(attribute.graphs):
+        yield from tensors_of_graph(graph, f"{key}[{index}]/")

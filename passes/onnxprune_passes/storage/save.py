@@ -9,22 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx.printer
 
-from ..arrays import NDArray
+from ..arrays import NDArray, map_file
 from ..errors import ModelError
-from ..model import Model
 from . import stubs
-from .wire import Payload, Piece, header, rewrite, size_of
+from .wire import Payload, Piece, rewrite, size_of
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 _LIMIT = (1 << 31) - 1
 """A protobuf message of 2 GiB or more cannot be parsed."""
 _ALIGN_FROM, _ALIGN = 1 << 20, 4096
-_EXTERNAL_FROM = 1024
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Staged:
         path: the name it will have.
         temporary: the file it is now; its external data, if any, already has its last name beside it.
         data: the external data file, or None.
+        source: the file that the model was loaded from, or None.
     """
 
     path: Path
@@ -51,20 +53,27 @@ class Staged:
 
     def commit(self) -> Path:
         """Rename to the final name, atomically; a data file that only the replaced model used goes."""
-        overwrites_input = self.source is not None and _same_file(self.source, self.path)
-        orphans = set() if overwrites_input else _own_data_files(self.path)
+        pattern = re.compile(re.escape(self.path.stem) + r"\.[0-9a-f]{8}\.data")
+        orphans = {
+            file for file in data_files(self.path) if pattern.fullmatch(file.name) and file.parent == self.path.parent
+        }
+        needed = [file for file in (self.data, *data_files(self.source)) if file is not None]
         with _clear_os_errors(self.path):
             self.temporary.replace(self.path)
             _sync_folder(self.path.parent)
-        for orphan in orphans - {self.data}:
-            orphan.unlink(missing_ok=True)
+        for orphan in orphans:
+            if not any(_same_file(orphan, file) for file in needed):
+                with suppress(OSError):  # the new model is in its place, whatever becomes of the old data
+                    orphan.unlink()
         return self.path
 
     def discard(self) -> None:
-        """Remove what was written; nothing else was touched."""
-        self.temporary.unlink(missing_ok=True)
-        if self.data is not None and self._new_data:
-            self.data.unlink(missing_ok=True)
+        """Remove what was written; nothing else was touched. Without effect after `commit`."""
+        with suppress(OSError):
+            self.temporary.unlink()
+        if self.data is not None and self._new_data and self.data not in data_files(self.path):
+            with suppress(OSError):
+                self.data.unlink()
 
 
 def save(model: Model, path: str | Path, *, external: bool | None = None, overwrite_input: bool = False) -> Path:
@@ -76,10 +85,15 @@ def save(model: Model, path: str | Path, *, external: bool | None = None, overwr
         overwrite_input: allow `path` to be the file that `model` was loaded from.
 
     Raises:
-        ModelError: `path` is the input and may not be overwritten, the folder is missing or not writable, the disk
-            is full, or one file was asked for and the model passes 2 GiB.
+        ModelError: `path` is the input and may not be overwritten, or is the input's external data; the folder is
+            missing or not writable, the disk is full, or one file was asked for and the model passes 2 GiB.
     """
-    return stage(model, path, external=external, overwrite_input=overwrite_input).commit()
+    staged = stage(model, path, external=external, overwrite_input=overwrite_input)
+    try:
+        return staged.commit()
+    except BaseException:
+        staged.discard()
+        raise
 
 
 def stage(model: Model, path: str | Path, *, external: bool | None = None, overwrite_input: bool = False) -> Staged:
@@ -87,6 +101,8 @@ def stage(model: Model, path: str | Path, *, external: bool | None = None, overw
     path = Path(path)
     if model.path is not None and _same_file(model.path, path) and not overwrite_input:
         raise ModelError(f"{path} is the input itself: choose another output, or allow it with --overwrite")
+    if any(_same_file(file, path) for file in data_files(model.path)):
+        raise ModelError(f"{path} holds the weights of the input {model.path}: choose another output")
     if not path.parent.is_dir():
         raise ModelError(f"the folder {path.parent} does not exist: create it, or choose another output")
     skeleton = memoryview(model.skeleton.SerializeToString())
@@ -146,15 +162,17 @@ class _Writer:
         source = self._model.initializers.source(key)
         nbytes = source.size * source.dtype.itemsize
         rest: list[Piece] = list(head.rest)
-        outside = store == "external" if self._external is None else self._external and nbytes >= _EXTERNAL_FROM
+        outside = (
+            store == stubs.EXTERNAL if self._external is None else self._external and nbytes >= stubs.EXTERNAL_FROM
+        )
         if outside:
             offset = -(-self._end // _ALIGN) * _ALIGN if nbytes >= _ALIGN_FROM else self._end
             self.laid_out.append((key, offset))
             self._end = offset + nbytes
             entries = {"location": self._data_name, "offset": str(offset), "length": str(nbytes)}
             return [*rest, stubs.external_bytes(entries)]
-        number = stubs.FIELD_OF_STORE.get(store, stubs.FIELD_OF_STORE["raw"])
-        return [*rest, header(number, nbytes), Payload(key, nbytes)]
+        before, after = stubs.inline_bytes(store, nbytes)
+        return [*rest, before, Payload(key, nbytes), after]
 
 
 def _write_all(model: Model, skeleton: memoryview, staged: Staged, external: bool | None) -> None:
@@ -162,8 +180,7 @@ def _write_all(model: Model, skeleton: memoryview, staged: Staged, external: boo
     rewrite(skeleton, layout.exchange)
     name = ""
     if layout.laid_out:
-        staged.data, staged._new_data = _write_data(model, layout.laid_out, staged.path)
-        name = staged.data.name
+        name = _write_data(model, layout.laid_out, staged)
     pieces = rewrite(skeleton, _Writer(model, external=external, data_name=name).exchange)
     with staged.temporary.open("wb") as file:
         for piece in pieces:
@@ -172,8 +189,9 @@ def _write_all(model: Model, skeleton: memoryview, staged: Staged, external: boo
         _sync(file)
 
 
-def _write_data(model: Model, laid_out: list[tuple[str, int]], path: Path) -> tuple[Path, bool]:
-    """Write the data file; its name and whether it is new. The name tells its content, so an equal one may be there."""
+def _write_data(model: Model, laid_out: list[tuple[str, int]], staged: Staged) -> str:
+    """Write the data file; gives its name, which tells its content, so an equal one may be there already."""
+    path = staged.path
     temporary = path.parent / f".{path.name}.{os.getpid()}.data.tmp"
     checksum = 0
     try:
@@ -188,13 +206,14 @@ def _write_data(model: Model, laid_out: list[tuple[str, int]], path: Path) -> tu
                     checksum = zlib.crc32(part, checksum)
             _sync(file)
         data = path.parent / f"{path.stem}.{checksum:08x}.data"
-        new = not data.exists()
+        staged.data, staged._new_data = data, not data.exists()
         temporary.replace(data)
         _sync_folder(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise
-    return data, new
+    return data.name
 
 
 def _parts(model: Model, piece: Piece) -> Iterator[bytes | memoryview]:
@@ -209,24 +228,26 @@ def _bytes_of(chunk: NDArray) -> memoryview:
     return chunk.view(np.uint8).data
 
 
-def _own_data_files(path: Path) -> set[Path]:
-    """The data files in our naming that the model now at `path` refers to."""
-    if not path.is_file():
+def data_files(path: Path | None) -> set[Path]:
+    """The external data files that the model at `path` refers to; empty when there is none, or it cannot be read."""
+    if path is None:
         return set()
     names: set[str] = set()
-    pattern = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{8}\.data")
 
     def note(tensor: memoryview) -> list[Piece] | None:
         names.add((stubs.read_head(tensor).external or {}).get("location", ""))
         return None
 
     with suppress(ModelError, OSError):
-        rewrite(memoryview(path.read_bytes()), note)
-    return {path.parent / name for name in names if pattern.fullmatch(name)}
+        rewrite(map_file(path).data, note)
+    return {path.parent / name for name in names if name}
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -2,8 +2,9 @@
 
 A stub is the TensorProto as it was (name, dims, data type, doc string, unknown fields) without its payload, marked
 as external with two entries of ours: `location` = the tensor's key in `Model.initializers`, and `onnxprune.store` =
-where the payload is written: `raw`, `float`, `double` (the TensorProto field it came in) or `external`. Shape
-inference reads a stub like any external tensor.
+where the payload is written: `raw`, `float`, `double` (the TensorProto field it came in) or `external`, with
+`+default` behind it when the tensor says `data_location: DEFAULT` in so many words. Shape inference reads a stub like
+any external tensor.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from ..errors import ModelError
 from .wire import BYTES, VARINT, fields, header, read_varint, varint
 
 STORE = "onnxprune.store"
-FIELD_OF_STORE = {"raw": 9, "float": 4, "double": 10}
+EXTERNAL = "external"
 _STORE_OF_FIELD = {9: "raw", 4: "float", 10: "double"}
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_FIELD_OF_STORE = {store: number for number, store in _STORE_OF_FIELD.items()}
+_SAYS_DEFAULT = "+default"
+_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 
 _DTYPES: dict[int, Any] = {
     onnx.TensorProto.FLOAT: np.float32,
@@ -40,7 +43,10 @@ _DTYPES: dict[int, Any] = {
     onnx.TensorProto.BOOL: np.bool_,
 }
 _INFERENCE_READS = {onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
+_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
 SMALL = 64
+EXTERNAL_FROM = 1024
+"""Bytes from which a tensor is worth a place in a data file."""
 _LARGE_INTEGER = 1 << 20
 
 
@@ -50,6 +56,16 @@ def dtype_from_onnx(data_type: int) -> np.dtype[Any] | None:
     """
     found = _DTYPES.get(data_type)
     return None if found is None else np.dtype(found)
+
+
+def nbytes(data_type: int, size: int) -> int | None:
+    """The bytes of `size` elements in raw storage; None for strings and types that this version does not know."""
+    names: dict[int, str] = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    name = names.get(data_type, "UNDEFINED")
+    if name in ("UNDEFINED", "STRING"):
+        return None
+    bits = _BITS.get(name) or 8 * int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+    return (size * bits + 7) // 8
 
 
 def keeps_values(data_type: int, size: int) -> bool:
@@ -63,6 +79,7 @@ class Head:
 
     `payload`: (field number, memoryview) when the values are there as one run of little-endian bytes; `external`: the
     entries of `external_data` when the values are in another file; neither, when they are stored as varints or strings.
+    `says_default`: `data_location` is there and says that the values are not in another file.
     """
 
     name: str
@@ -71,6 +88,7 @@ class Head:
     payload: tuple[int, memoryview] | None
     external: dict[str, str] | None
     rest: tuple[memoryview, ...]
+    says_default: bool = False
 
     @property
     def size(self) -> int:
@@ -80,10 +98,12 @@ class Head:
 
 def read_head(tensor: memoryview) -> Head:
     """Read one serialized TensorProto. Raises ModelError when the bytes are not one."""
-    name, data_type, located = "", 0, False
+    name, data_type = "", 0
+    location: int | None = None
     dims: list[int] = []
     entries: dict[str, str] = {}
     payload: tuple[int, memoryview] | None = None
+    payloads: set[int] = set()
     rest: list[memoryview] = []
     for number, kind, start, value, end in fields(tensor):
         body = tensor[value:end]
@@ -94,24 +114,40 @@ def read_head(tensor: memoryview) -> Head:
         elif number == 8 and kind == BYTES:
             name = bytes(body).decode("utf-8", "replace")
         elif number in _STORE_OF_FIELD and kind == BYTES:
-            payload = (number, body) if len(body) or payload is None else payload
+            payloads.add(number)
+            if number != _RAW_DATA and payload is not None and payload[0] == number:  # a packed field may come in parts
+                body = memoryview(bytes(payload[1]) + bytes(body))
+            payload = (number, body)
             continue
         elif number == _EXTERNAL_DATA and kind == BYTES:
-            entry = onnx.StringStringEntryProto.FromString(bytes(body))
-            entries[entry.key] = entry.value
+            key, text = _entry(body)
+            entries[key] = text
             continue
-        elif number == _DATA_LOCATION and kind == VARINT:
-            located = read_varint(body, 0)[0] == onnx.TensorProto.EXTERNAL
+        elif number == _DATA_LOCATION and kind == VARINT and bytes(body) in (b"\0", b"\1"):
+            location = body[0]
             continue
         rest.append(tensor[start:end])
     if any(dim >= 1 << 63 for dim in dims):
         raise ModelError(f"tensor {name!r} has a negative dim")
-    return Head(name, tuple(dims), data_type, payload, entries if located else None, tuple(rest))
+    external = location == onnx.TensorProto.EXTERNAL
+    if len(payloads) > 1 or (entries and not external):  # more than one can mean: such a tensor is left as it is
+        payload = None
+    says_default = location is not None and not external
+    return Head(name, tuple(dims), data_type, payload, entries if external else None, tuple(rest), says_default)
 
 
 def stub_bytes(head: Head, location: str, store: str) -> bytes:
     """The serialized stub of the tensor that `head` describes."""
     return b"".join(head.rest) + external_bytes({"location": location, STORE: store})
+
+
+def inline_bytes(store: str, size: int) -> tuple[bytes, bytes]:
+    """What stands before and after a payload of `size` bytes that is written into the TensorProto itself. A tensor that
+    was external says `data_location: DEFAULT` from then on, as onnx.load makes it.
+    """
+    name, says_default, _ = store.partition(_SAYS_DEFAULT)
+    after = varint(_DATA_LOCATION << 3) + varint(onnx.TensorProto.DEFAULT) if says_default or name == EXTERNAL else b""
+    return header(_FIELD_OF_STORE.get(name, _RAW_DATA), size), after
 
 
 def external_bytes(entries: dict[str, str]) -> bytes:
@@ -124,7 +160,7 @@ def external_bytes(entries: dict[str, str]) -> bytes:
 
 
 def store_of(tensor: onnx.TensorProto) -> str | None:
-    """Where a stub's payload is written (`raw`, `float`, `double`, `external`); None when `tensor` is not a stub."""
+    """Where a stub's payload is written (see the module's text); None when `tensor` is not a stub."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return None
     entries: dict[str, str] = {entry.key: entry.value for entry in tensor.external_data}
@@ -147,9 +183,17 @@ def set_stub(tensor: onnx.TensorProto, key: str, store: str) -> None:
     tensor.data_location = onnx.TensorProto.EXTERNAL
 
 
-def store_from_field(number: int) -> str:
-    """The store whose payload lies in TensorProto field `number`."""
-    return _STORE_OF_FIELD[number]
+def store_from_head(head: Head) -> str:
+    """Where the payload of `head`, which is in another file or in one run of bytes, came from."""
+    if head.payload is None or head.external is not None:
+        return EXTERNAL
+    return _STORE_OF_FIELD[head.payload[0]] + (_SAYS_DEFAULT if head.says_default else "")
+
+
+def _entry(buffer: memoryview) -> tuple[str, str]:
+    """Key and value of a serialized StringStringEntryProto."""
+    found = {number: str(buffer[value:end], "utf-8", "replace") for number, _, _, value, end in fields(buffer)}
+    return found.get(1, ""), found.get(2, "")
 
 
 def _varints(buffer: memoryview) -> list[int]:

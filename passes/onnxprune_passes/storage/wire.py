@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from ..errors import ModelError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_DEEPEST = 100
+"""Messages nested deeper than this are refused by protobuf itself."""
 
 # message -> field number -> message found there; only those that lead to a TensorProto
 _TREE: dict[str, dict[int, str]] = {
@@ -107,12 +109,14 @@ def fields(buffer: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
         yield tag >> 3, kind, start, value, at
 
 
-def rewrite(buffer: memoryview, exchange: Exchange, message: str = "Model") -> list[Piece]:
+def rewrite(buffer: memoryview, exchange: Exchange, message: str = "Model", depth: int = 0) -> list[Piece]:
     """The pieces of `buffer` with every TensorProto passed through `exchange`.
 
     `exchange` gets the bytes of one TensorProto and returns its new pieces, or None to leave it as it is. Sparse
     tensors are left alone. Raises ModelError when the bytes are not a protobuf message.
     """
+    if depth > _DEEPEST:
+        raise ModelError(f"the protobuf is nested deeper than {_DEEPEST} messages")
     leads_to = _TREE[message]
     pieces: list[Piece] = []
     copied = 0
@@ -120,7 +124,8 @@ def rewrite(buffer: memoryview, exchange: Exchange, message: str = "Model") -> l
         below = leads_to.get(number)
         if below is None or kind != BYTES:
             continue
-        inner = exchange(buffer[value:end]) if below == "Tensor" else rewrite(buffer[value:end], exchange, below)
+        part = buffer[value:end]
+        inner = exchange(part) if below == "Tensor" else rewrite(part, exchange, below, depth + 1)
         if inner is None or _unchanged(inner, end - value):
             continue
         if start > copied:

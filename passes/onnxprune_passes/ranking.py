@@ -98,7 +98,7 @@ class Layer:
         total = 0.0
         for keys in self.magnitude_bits():
             large = (keys * (keys >= edge)).view(self.floats).astype(np.float64)
-            total += float(large @ large)
+            total += float(np.square(large, out=large).sum())  # no BLAS: its threads wait for busy cores
         return total
 
     @property
@@ -162,7 +162,7 @@ def standard_deviation(layer: Layer) -> float:
         wide = values.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             total += float(wide.sum())
-            squares += float(wide @ wide)
+            squares += float(np.square(wide, out=wide).sum())
     mean = total / max(layer.size, 1)
     variance = squares / max(layer.size, 1) - mean * mean
     if not np.isfinite(variance):

@@ -8,7 +8,6 @@ them, and several tools drop or refuse them. They pay above a sparsity of 2/3 in
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,21 +15,22 @@ from onnx import helper, numpy_helper
 
 from ..arrays import NDArray, TensorSource, bits_of
 from ..errors import EncodeError
-from .scheme import Counts, Support, basic_support
+from ..storage import stubs
+from . import protos
+from .scheme import Counts
 
 NAME = "coo"
-_OVERHEAD = 32
-"""Bytes of names, dims and framing beside the payloads, about."""
-
-
-def supports(shape: tuple[int, ...], dtype: np.dtype[Any], opset: int) -> Support:
-    """Like the other schemes; Constant(sparse_value) came with ai.onnx 11 too."""
-    return basic_support(shape, dtype, opset)
+MIN_IR_VERSION = 5
+"""Sparse tensors came with IR version 5."""
+_SPARSE_INITIALIZER: int = onnx.GraphProto.DESCRIPTOR.fields_by_name["sparse_initializer"].number
 
 
 def nbytes(name: str, counts: Counts) -> int:
-    """File bytes of the sparse tensor, about."""
-    return counts.kept * (counts.dtype.itemsize + 8) + len(name) + _OVERHEAD
+    """File bytes of the sparse tensor as a sparse_initializer, within a few."""
+    values = protos.tensor_nbytes(name, (counts.kept,), counts.dtype)
+    positions = protos.tensor_nbytes("", (counts.kept,), np.dtype(np.int64))
+    dims = onnx.SparseTensorProto(dims=counts.shape).ByteSize()
+    return protos.framed_nbytes(values + positions + dims, _SPARSE_INITIALIZER)
 
 
 def sparse_tensor(name: str, source: TensorSource) -> onnx.SparseTensorProto:
@@ -53,24 +53,38 @@ def sparse_tensor(name: str, source: TensorSource) -> onnx.SparseTensorProto:
     return sparse
 
 
-def dense_array(sparse: onnx.SparseTensorProto) -> NDArray:
+def dense_array(key: str, sparse: onnx.SparseTensorProto) -> NDArray:
     """The dense tensor of a standard sparse one, positions flat [n] or by coordinate [n, rank].
 
     Raises:
-        EncodeError: positions lie outside the tensor, or do not number the values.
+        EncodeError: positions lie outside the tensor, or do not number the values; or one of them cannot be read.
     """
     shape = tuple(sparse.dims)
-    values = numpy_helper.to_array(sparse.values)
-    positions = numpy_helper.to_array(sparse.indices)
-    if positions.ndim == 2 and positions.shape[1] == len(shape):
-        positions = positions @ np.array([math.prod(shape[axis + 1 :]) for axis in range(len(shape))], np.int64)
-    size = math.prod(shape)
-    fits = positions.shape == values.shape and (not positions.size or (positions.min() >= 0 and positions.max() < size))
-    if not fits:
-        raise EncodeError(
-            f"sparse tensor {sparse.values.name!r}: positions {list(positions.shape)} do not fit {values.size} values "
-            f"in shape {list(shape)}; the file is damaged"
-        )
-    flat = np.zeros(size, values.dtype)
-    flat[positions] = values
+    values, positions = _read(key, sparse.values), _read(key, sparse.indices)
+    damaged = EncodeError(
+        f"sparse tensor {key!r}: positions {positions.dtype} {list(positions.shape)} do not fit {values.size} values "
+        f"in shape {list(shape)}; the file is damaged"
+    )
+    if positions.dtype != np.int64 or values.ndim != 1 or any(dim < 0 for dim in shape):
+        raise damaged
+    limits = np.array(shape if positions.ndim == 2 else [math.prod(shape)], np.int64)
+    table = positions if positions.ndim == 2 else positions.reshape(-1, 1)
+    if table.shape != (values.size, limits.size) or np.any(table < 0) or np.any(table >= limits):
+        raise damaged
+    flat = np.zeros(math.prod(shape), values.dtype)
+    flat[np.ravel_multi_index(tuple(table.T), tuple(limits)) if limits.size else 0] = values
     return flat.reshape(shape)
+
+
+def _read(key: str, tensor: onnx.TensorProto) -> NDArray:
+    """The numbers of one part of the sparse tensor `key`."""
+    if stubs.dtype_from_onnx(tensor.data_type) is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise EncodeError(
+            f"sparse tensor {key!r}: its numbers are of type {tensor.data_type}, or in another file, and cannot be read"
+        )
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise EncodeError(
+            f"sparse tensor {key!r}: what is stored does not fit dims {list(tensor.dims)}; the file is damaged"
+        ) from error

@@ -12,123 +12,117 @@ from ..errors import EncodeError
 from ..model import Model
 from ..storage import keys, stubs
 from . import coo
-from .functions import DOMAIN
-from .places import Place, constant_node, places, tensor_for
+from .functions import DOMAIN, DOMAIN_VERSION
+from .places import Form, Place, innermost_first, names_read, places, tensor_for
 from .registry import scheme_of
 from .scheme import Scheme
 
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """A decoder node of a model: the key of the tensor it makes, the scheme, the keys of its inputs, and where it
-    is.
+    """A decoder node of a model.
+
+    Attributes:
+        key: of the tensor that it makes, as in the dense model.
+        name: of the tensor, in its graph.
+        scheme: what it undoes.
+        inputs: keys of the tensors that it reads.
     """
 
     key: str
+    name: str
     scheme: Scheme
     inputs: tuple[str, ...]
-    place: Place
-    node: onnx.NodeProto
 
 
 def decoders(model: Model) -> Iterator[Decoder]:
     """Every decoder node of `model`, in bodies and functions too.
 
     Raises:
-        EncodeError: a node of the domain `onnxprune` is unknown, or an input of it is not stored in the model.
+        EncodeError: a node of the domain `onnxprune` is unknown, of a newer version, or not one that decodes; or an
+            input of it is not stored beside it.
     """
+    for entry in model.skeleton.opset_import:
+        if entry.domain == DOMAIN and entry.version > DOMAIN_VERSION:
+            raise EncodeError(
+                f"the model imports version {entry.version} of {DOMAIN}, this onnxprune reads {DOMAIN_VERSION}; "
+                "install a newer one"
+            )
     for place in places(model.skeleton):
-        for node in place.holder.node:
-            scheme = scheme_of(node)
-            if scheme is None or (place.function is not None and place.function.domain == DOMAIN):
-                continue
-            inputs = tuple(place.prefix + name for name in node.input)
-            missing = [name for name in inputs if name not in model.initializers]
-            if missing:
+        yield from _decoders_in(place, model)
+
+
+def _decoders_in(place: Place, model: Model) -> Iterator[Decoder]:
+    for node in place.holder.node:
+        scheme = scheme_of(node)
+        if scheme is None:
+            continue
+        if len(node.output) != 1 or not node.output[0]:
+            raise EncodeError(f"{DOMAIN}::{node.op_type} has outputs {list(node.output)}, expected 1; it is damaged")
+        inputs = tuple(place.prefix + name for name in node.input)
+        for key in inputs:
+            if key not in model.initializers:
                 raise EncodeError(
-                    f"{DOMAIN}::{node.op_type} that makes {node.output[0]!r}: its input {missing[0]!r} is not stored"
+                    f"{DOMAIN}::{node.op_type} that makes {place.prefix + node.output[0]!r}: its input {key!r} is not "
+                    "stored in the same graph; encode the dense model again"
                 )
-            yield Decoder(place.prefix + node.output[0], scheme, inputs, place, node)
+        yield Decoder(place.prefix + node.output[0], node.output[0], scheme, inputs)
 
 
 def decode(model: Model, decoder: Decoder) -> NDArray:
     """The tensor that `decoder` makes. Raises EncodeError when its parts do not fit together."""
-    return decoder.scheme.decode([model.initializers[key] for key in decoder.inputs])
+    try:
+        return decoder.scheme.decode([model.initializers[key] for key in decoder.inputs])
+    except EncodeError as error:
+        raise EncodeError(f"tensor {decoder.key!r}: {error}") from error
 
 
 def sparse_tensors(model: Model) -> dict[str, onnx.SparseTensorProto]:
     """Key → standard sparse tensor, for every sparse_initializer and Constant(sparse_value)."""
-    found: dict[str, onnx.SparseTensorProto] = {}
-    for place in places(model.skeleton):
-        if isinstance(place.holder, onnx.GraphProto):
-            found |= {place.prefix + sparse.values.name: sparse for sparse in place.holder.sparse_initializer}
-        for node in place.holder.node:
-            if keys.is_constant(node) and node.attribute and node.attribute[0].name == "sparse_value":
-                found[place.prefix + keys.first_output(node)] = node.attribute[0].sparse_tensor
-    return found
+    return {place.prefix + name: sparse for place in places(model.skeleton) for name, sparse in place.sparse_tensors()}
 
 
 def densify(model: Model) -> Model:
     """`model` with every encoded tensor decoded: gaps, bitmask, sparse_initializer and Constant(sparse_value).
 
     Returns:
-        The same object when nothing is encoded. A decoded tensor is an initializer, in a function body a Constant; the
-        decoder functions and the import of their domain go, the IR version stays.
+        The same object when nothing is encoded. A decoded tensor is an initializer, in a function body a Constant; it
+        is external when its parts were, those of less than 1 KiB aside. The decoder functions and the import of their
+        domain go, the IR version stays.
 
     Raises:
         EncodeError: a stored tensor cannot be decoded.
     """
+    if next(decoders(model), None) is None and not sparse_tensors(model):
+        return model
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model.skeleton)
-    copied = Model(skeleton, model.initializers, model.path)
     sources: dict[str, Array] = {}
-    outside = {key for key, tensor in keys.tensors(skeleton) if stubs.store_of(tensor) == stubs.EXTERNAL}
-    was_outside = {d.key for d in decoders(copied) if outside.intersection(d.inputs)}
-    found = [(d.place, d.node.output[0], d.key, decode(model, d)) for d in decoders(copied)]
-    for key, sparse in sparse_tensors(copied).items():
-        place = max((p for p in places(skeleton) if key.startswith(p.prefix)), key=lambda p: len(p.prefix))
-        found.append((place, key.removeprefix(place.prefix), key, coo.dense_array(sparse)))
-    if not found:
-        return model
-    parts = {id(d.place.holder): set[str]() for d in decoders(copied)}
-    for decoder in decoders(copied):
-        parts[id(decoder.place.holder)].update(decoder.node.input)
-    for place, name, key, array in found:
-        _put_dense(place, name, tensor_for(name, key, array, sources, outside=key in was_outside))
-    for place in places(skeleton):
-        _drop_parts(place, parts.get(id(place.holder), set()))
+    external = {key for key, tensor in keys.tensors(skeleton) if stubs.store_of(tensor) == stubs.EXTERNAL}
+    for place in innermost_first(skeleton):
+        forms = _dense_forms(place, model, external, sources)
+        if forms:
+            place.replace(forms)
     _drop_functions(skeleton)
     return model.with_skeleton(skeleton, sources)
 
 
-def _put_dense(place: Place, name: str, tensor: onnx.TensorProto) -> None:
-    """Put `tensor` where its decoder, sparse initializer or sparse Constant was."""
-    if isinstance(place.holder, onnx.GraphProto):
-        for index, sparse in enumerate(place.holder.sparse_initializer):
-            if sparse.values.name == name:
-                del place.holder.sparse_initializer[index]
-                place.holder.initializer.append(tensor)
-                return
-    at = next(index for index, node in enumerate(place.holder.node) if name in node.output)
-    if isinstance(place.holder, onnx.GraphProto) and place.holder.node[at].domain == DOMAIN:
-        del place.holder.node[at]
-        place.holder.initializer.append(tensor)
-    else:
-        place.holder.node[at].CopyFrom(constant_node(tensor))
-
-
-def _drop_parts(place: Place, names: set[str]) -> None:
-    """Remove the parts of encoded tensors that nothing reads any more."""
-    still_read = {name for node in place.holder.node for name in node.input}
-    gone = names - still_read
-    if isinstance(place.holder, onnx.GraphProto):
-        kept = [tensor for tensor in place.holder.initializer if tensor.name not in gone]
-        del place.holder.initializer[:]
-        place.holder.initializer.extend(kept)
-    nodes = [node for node in place.holder.node if not (keys.is_constant(node) and node.output[0] in gone)]
-    if len(nodes) != len(place.holder.node):
-        del place.holder.node[:]
-        place.holder.node.extend(nodes)
+def _dense_forms(place: Place, model: Model, external: set[str], sources: dict[str, Array]) -> dict[str, Form]:
+    """What to put in the place of every encoded tensor of `place`, and of their parts that nothing else reads."""
+    read = names_read(node for node in place.holder.node if node.domain != DOMAIN).union(place.outputs())
+    forms: dict[str, Form] = {}
+    for decoder in _decoders_in(place, model):
+        big = [key for key in decoder.inputs if model.initializers[key].nbytes >= stubs.EXTERNAL_FROM]
+        outside = bool(external) and external.issuperset(big)
+        tensor = tensor_for(decoder.name, decoder.key, decode(model, decoder), sources, outside=outside)
+        forms[decoder.name] = Form(tensors=(tensor,))
+        parts = (key.removeprefix(place.prefix) for key in decoder.inputs)
+        forms |= {name: Form() for name in parts if name not in read}
+    for name, sparse in place.sparse_tensors():
+        key = place.prefix + name
+        tensor = tensor_for(name, key, coo.dense_array(key, sparse), sources, outside=False)
+        forms[name] = Form(tensors=(tensor,))
+    return forms
 
 
 def _drop_functions(skeleton: onnx.ModelProto) -> None:

@@ -13,6 +13,8 @@ from .densify import Decoder, decoders, sparse_tensors
 from .functions import DOMAIN
 
 OUTPUT = "decoded"
+"""The name of the output of a standalone model."""
+_DOMAINS = ("", "ai.onnx", DOMAIN)
 
 
 def standalone_decoders(model: Model) -> Iterator[tuple[str, Model]]:
@@ -34,7 +36,8 @@ def _small(model: Model, decoder: Decoder, parts: list[onnx.TensorProto]) -> Mod
     skeleton = _frame(model, parts[1].data_type)
     names = [f"part{index}" for index in range(len(parts))]
     skeleton.graph.node.append(helper.make_node(decoder.scheme.op_type, names, [OUTPUT], domain=DOMAIN))
-    skeleton.functions.extend(function for function in model.skeleton.functions if function.domain == DOMAIN)
+    wanted = (DOMAIN, decoder.scheme.op_type)
+    skeleton.functions.extend(each for each in model.skeleton.functions if (each.domain, each.name) == wanted)
     for name, key, part in zip(names, decoder.inputs, parts, strict=True):
         tensor = skeleton.graph.initializer.add()
         tensor.CopyFrom(part)
@@ -55,7 +58,7 @@ def _small_sparse(model: Model, sparse: onnx.SparseTensorProto) -> Model:
 
 def _frame(model: Model, data_type: int) -> onnx.ModelProto:
     skeleton = onnx.ModelProto(ir_version=model.skeleton.ir_version)
-    skeleton.opset_import.extend(model.skeleton.opset_import)
+    skeleton.opset_import.extend(entry for entry in model.skeleton.opset_import if entry.domain in _DOMAINS)
     skeleton.graph.name = "standalone_decoder"
     skeleton.graph.output.append(helper.make_tensor_value_info(OUTPUT, data_type, None))
     return skeleton

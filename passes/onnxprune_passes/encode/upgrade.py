@@ -3,44 +3,85 @@
 from __future__ import annotations
 
 import onnx
-from onnx import version_converter
+from onnx import checker, shape_inference, version_converter
 
 from ..model import Model
-from ..storage import from_proto, to_proto
+from ..storage import keys, stubs
 from .scheme import FIRST_OPSET
+
+_NO_FILE = "#"
+"""A location that the checker does not look for in the file system (see onnx.model_container)."""
+_REFUSALS = (
+    RuntimeError,
+    ValueError,
+    checker.ValidationError,
+    shape_inference.InferenceError,
+    version_converter.ConvertError,
+)
+"""What the converter and the checker raise; the last three are plain Exceptions."""
+_ORIGIN = ("ir_version", "producer_name", "producer_version", "domain", "model_version")
+_GRAPH_FIELDS = ("input", "output", "value_info", "quantization_annotation")
 
 
 def upgraded(model: Model) -> tuple[Model, str]:
     """`model` converted to the first opset that decoders run at, and "" — or `model` itself and why it cannot be.
 
-    The converter rebuilds every node; names of values and initializers stay, or the result is not taken.
+    Only the skeleton is converted: the values of its stubs are the same objects afterwards.
     """
+    if model.skeleton.functions or model.skeleton.training_info:
+        return model, "onnx's version converter drops model-local functions and training information"
     try:
-        converted = version_converter.convert_version(to_proto(model), FIRST_OPSET)
-        onnx.checker.check_model(converted, full_check=True)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        return model, f"onnx's version converter cannot bring opset {model.opset} to {FIRST_OPSET}: {reason}"
-    _keep_interface(converted, model.skeleton)
-    result = from_proto(converted)
-    lost = [key for key in model.initializers if key not in result.initializers and "/" not in key]
-    if lost:
-        return model, f"onnx's version converter renames initializers such as {lost[0]!r}"
-    return Model(result.skeleton, result.initializers, model.path), ""
+        converted = version_converter.convert_version(model.skeleton, FIRST_OPSET)
+        _check(converted)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, shape_inference.InferenceError) as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return model, f"onnx's version converter cannot bring opset {model.opset} to {FIRST_OPSET}: {first}"
+    _put_back(converted, model.skeleton, (*_ORIGIN, "doc_string", "metadata_props"))
+    _restore(converted.graph, model.skeleton.graph)
+    return model.with_skeleton(converted), ""
 
 
-def _keep_interface(converted: onnx.ModelProto, before: onnx.ModelProto) -> None:
-    """Put back what the converter drops: metadata, producer, doc strings of the model and graph, inputs and outputs."""
-    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
-        setattr(converted, field, getattr(before, field))
-    del converted.metadata_props[:]
-    converted.metadata_props.extend(before.metadata_props)
-    converted.ir_version = max(before.ir_version, 4)
-    converted.graph.doc_string = before.graph.doc_string
-    names = [value.name for value in converted.graph.input]
-    if sorted(names) != sorted(value.name for value in before.graph.input):
-        return
-    for side in ("input", "output"):
-        values = getattr(converted.graph, side)
-        del values[:]
-        values.extend(getattr(before.graph, side))
+def _check(converted: onnx.ModelProto) -> None:
+    """Raise ValidationError or InferenceError when the skeleton `converted` is not a valid model."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(converted)
+    for _, tensor in keys.tensors(copy):
+        if (store := stubs.store_of(tensor)) is not None:
+            stubs.set_stub(tensor, _NO_FILE, store)
+    checker.check_model(copy, full_check=True)
+
+
+def _restore(converted: onnx.GraphProto, before: onnx.GraphProto) -> None:
+    """Put back what the converter drops of a graph and the bodies below it, and drop the value_infos that it adds."""
+    _put_back(converted, before, (*_GRAPH_FIELDS, "doc_string", "metadata_props"))
+    originals = {tensor.name: tensor for tensor in before.initializer}
+    for tensor in converted.initializer:
+        if tensor.name in originals:
+            tensor.CopyFrom(originals[tensor.name])
+    nodes = {keys.first_output(node): node for node in before.node}
+    for node in converted.node:
+        original = nodes.get(keys.first_output(node))
+        if original is None:
+            continue
+        _put_back(node, original, ("metadata_props",))
+        bodies = {attribute.name: attribute.g for attribute in original.attribute if attribute.HasField("g")}
+        for attribute in node.attribute:
+            if attribute.name in bodies:
+                _restore(attribute.g, bodies[attribute.name])
+
+
+def _put_back(
+    converted: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto,
+    before: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto,
+    fields: tuple[str, ...],
+) -> None:
+    """Make `fields` of `converted` what they are in `before`."""
+    for field in fields:
+        converted.ClearField(field)
+    for descriptor, value in before.ListFields():
+        if descriptor.name not in fields:
+            continue
+        if isinstance(value, (str, int)):
+            setattr(converted, descriptor.name, value)
+        else:
+            getattr(converted, descriptor.name).extend(value)

@@ -1,0 +1,129 @@
+"""Which tensors of a model are encoded, and how: those that may be, counted, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..arrays import TensorSource, bits_of
+from ..model import Model
+from ..pipeline import Skip
+from ..storage import stubs
+from . import coo, protos
+from .choose import choose
+from .densify import decoders
+from .places import Place, places
+from .registry import SCHEMES
+from .scheme import FIRST_OPSET, Counts, Scheme, basic_support, count
+
+Encoding = Literal["auto", "dense", "coo", "gaps", "bitmask"]
+BY = "encode"
+"""The name of encoding in logs."""
+_WORTH_SAYING = 0.9
+"""Density under which a tensor that stays dense is mentioned."""
+_NO_WEIGHTS = (np.bool_, np.int32, np.int64)
+"""Dtypes of masks, indices and shapes, which nobody expects to be encoded."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A tensor that will be stored by `scheme`, or, when that is None, as a sparse tensor of the standard."""
+
+    counts: Counts
+    scheme: Scheme | None
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """Key → how the tensor will be stored, in file order and without those that stay dense; what to say of the
+    latter.
+    """
+
+    chosen: Mapping[str, Chosen]
+    skips: tuple[Skip, ...]
+
+
+def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool) -> ModelPlan:
+    """The choice for every tensor of `model`, as if its opset were at least 11; see `encode_model`."""
+    counts, skips = _candidates(model, coo_wanted=encoding == "coo", keep_inputs=keep_inputs)
+    chosen: dict[str, Chosen] = {}
+    if encoding == "coo":
+        for key, found in counts.items():
+            if coo.nbytes(key, found) < protos.tensor_nbytes(key, found.shape, found.dtype):
+                chosen[key] = Chosen(found, None)
+        return ModelPlan(chosen, tuple(skips))
+    schemes = tuple(scheme for scheme in SCHEMES if encoding == "auto" or scheme.name.startswith(encoding))
+    for choice in choose(counts, max(model.opset, FIRST_OPSET), schemes).choices:
+        if choice.scheme is not None:
+            chosen[choice.name] = Chosen(choice.counts, choice.scheme)
+        elif not choice.scheme_nbytes and choice.counts.kept < _WORTH_SAYING * choice.counts.size:
+            skips.append(_dense(choice.name, next(iter(choice.refused.values()))))
+    return ModelPlan(chosen, tuple(skips))
+
+
+def _candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[dict[str, Counts], list[Skip]]:
+    """The counts of every tensor that may be encoded, and a Skip for every other one that is sparse.
+
+    Tensors of 64 entries or fewer are left out: their parts would take more bytes. So are the parts of what is encoded
+    already.
+    """
+    parts = {key for decoder in decoders(model) for key in decoder.inputs}
+    fixed = _fixed(model, keep_inputs=keep_inputs)
+    names = {name for place in places(model.skeleton) for name in place.names()}
+    counts: dict[str, Counts] = {}
+    skips: list[Skip] = []
+    for place in places(model.skeleton):
+        for name, _ in place.tensors():
+            key = place.prefix + name
+            if key in parts or key not in model.initializers:
+                continue
+            source = model.initializers.source(key)
+            if source.size <= stubs.SMALL or source.dtype in _NO_WEIGHTS:
+                continue
+            reason = fixed.get(key) or basic_support(source.shape, source.dtype, FIRST_OPSET).reason
+            reason = reason or (_coo_reason(place, name) if coo_wanted else _name_reason(name, names))
+            if not reason:
+                counts[key] = count(source)
+            elif _is_sparse(source):
+                skips.append(_dense(key, reason))
+    return counts, skips
+
+
+def _name_reason(name: str, names: set[str]) -> str:
+    """Why a tensor cannot be stored in parts: a part's name is in use somewhere, where it might be meant instead."""
+    taken = names.intersection(part for scheme in SCHEMES for part in protos.input_names(name, scheme))
+    return f"the name {min(taken)!r}, which a part of it could get, is in use" if taken else ""
+
+
+def _coo_reason(place: Place, name: str) -> str:
+    """Why a tensor cannot be a standard sparse one; both were seen with onnxruntime 1.31."""
+    if name in place.outputs():
+        return "it is an output, which onnxruntime would hand out as a sparse tensor"
+    if place.function is not None and place.holder is not place.function:
+        return "it lies in a body inside a function, where onnxruntime does not read the dims of sparse tensors"
+    return ""
+
+
+def _fixed(model: Model, *, keep_inputs: bool) -> dict[str, str]:
+    """Initializers of the main graph that have to stay initializers, with the reason."""
+    trained = (
+        entry.key
+        for info in model.skeleton.training_info
+        for entry in (*info.initialization_binding, *info.update_binding)
+    )
+    fixed = dict.fromkeys(trained, "the model's training information sets it")
+    if keep_inputs:
+        fixed |= {value.name: "it is a graph input too, and those are kept" for value in model.graph.input}
+    return fixed
+
+
+def _dense(key: str, reason: str) -> Skip:
+    return Skip(BY, key, f"stays dense: {reason}")
+
+
+def _is_sparse(source: TensorSource) -> bool:
+    kept = sum(int(np.count_nonzero(bits_of(chunk))) for chunk in source.chunks())
+    return kept < _WORTH_SAYING * source.size

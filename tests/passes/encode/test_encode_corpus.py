@@ -1,0 +1,95 @@
+"""The given real models at 80 % sparsity: encoded, decoded and run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import pytest
+from onnxprune_passes.encode import densify, encode_model, standalone_decoders
+from onnxprune_passes.magnitude import MagnitudePrune
+from onnxprune_passes.model import Model
+from onnxprune_passes.pipeline import Change, State
+from onnxprune_passes.storage import load, to_proto
+from onnxprune_passes.thresholds import Sparsity
+
+NDArray = npt.NDArray[Any]
+Run = Callable[[Model, Mapping[str, NDArray], Any], list[tuple[tuple[int, ...], bytes]]]
+
+NAMES = (
+    "basic_pitch_nmp",
+    "cifar_resnet20_jpegft_op13",
+    "cifar_resnet20_op13_bn",
+    "cifar_resnet20_qdq_int8",
+    "cifar_resnet56_external",
+    "dtln_1",
+    "gtcrn_simple",
+    "magika_v3_3",
+    "mnist_cntk_8",
+    "mobilenet_v1_0.25_224",
+    "nnsplit_en",
+    "oww_embedding_model",
+    "ppocr_v2_det",
+    "silero_vad",
+    "silero_vad_16k_op15",
+    "squeezenet_v1.0_deepcompressed",
+    "stories260K_llama_op18",
+    "super_resolution",
+    "swift_f0",
+    "version-RFB-320",
+    "vitTracker_a",
+    "yolox_nano",
+    "yunet_n_dynamic",
+)
+OFF, ON = ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+pytestmark = pytest.mark.corpus
+
+
+@pytest.fixture(scope="session")
+def folder() -> Path:
+    named = os.environ.get("ONNXPRUNE_DATA")
+    found = (Path(named) if named else Path(__file__).parents[4] / "shared" / "data") / "models"
+    if not found.is_dir():
+        pytest.skip(f"no models in {found}; set ONNXPRUNE_DATA to the folder that holds models/")
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("encoding", ["auto", "gaps", "bitmask", "coo"])
+def test_a_real_model(folder: Path, run: Run, name: str, encoding: Any) -> None:
+    file = folder / f"{name}.onnx"
+    model = load(file if file.is_file() else folder / name / "model.onnx")
+    pruned = MagnitudePrune(Sparsity(0.8))(State(model)).model
+    encoded = encode_model(pruned, encoding)
+    if (name, encoding) == ("cifar_resnet20_qdq_int8", "coo"):  # positions of 8 bytes for values of one
+        assert encoded.model is pruned
+        return
+    assert encoded.tensors
+    before, after = (to_proto(each) for each in (pruned, encoded.model))
+    assert after.ByteSize() < before.ByteSize()
+    if encoding != "coo":
+        onnx.checker.check_model(after, full_check=True)
+    assert encode_model(encoded.model, encoding).model is encoded.model
+
+    dense = densify(encoded.model)
+    for key, array in pruned.initializers.items():
+        assert dense.initializers[key].tobytes() == array.tobytes(), key
+    for key, small in standalone_decoders(encoded.model):
+        expected = [(pruned.initializers[key].shape, pruned.initializers[key].tobytes())]
+        assert run(small, {}, OFF) == expected, key
+        assert run(small, {}, ON) == expected, key
+
+    with np.load(folder / f"{name}.inputs.npz") as stored:
+        feeds = {key: stored[key] for key in stored.files}
+    outputs = run(dense, feeds, ON)
+    assert run(encoded.model, feeds, ON) == outputs
+    same_graph = not any(isinstance(entry, Change) for entry in encoded.log)
+    if same_graph:
+        assert run(pruned, feeds, ON) == outputs
+    run(encoded.model, feeds, OFF)

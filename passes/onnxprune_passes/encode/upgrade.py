@@ -22,6 +22,14 @@ _REFUSALS = (
 _ORIGIN = ("ir_version", "producer_name", "producer_version", "domain", "model_version")
 _GRAPH_FIELDS = ("input", "output", "value_info", "quantization_annotation")
 
+_CANNOT_CONVERT = (
+    version_converter.ConvertError,
+    shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    RuntimeError,
+    ValueError,
+)
+
 
 def upgraded(model: Model) -> tuple[Model, str]:
     """`model` converted to the first opset that decoders run at, and "" — or `model` itself and why it cannot be.
@@ -33,7 +41,7 @@ def upgraded(model: Model) -> tuple[Model, str]:
     try:
         converted = version_converter.convert_version(model.skeleton, FIRST_OPSET)
         _check(converted)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError, shape_inference.InferenceError) as error:
+    except _REFUSALS as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return model, f"onnx's version converter cannot bring opset {model.opset} to {FIRST_OPSET}: {first}"
     _put_back(converted, model.skeleton, (*_ORIGIN, "doc_string", "metadata_props"))

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from onnxprune_passes.arrays import bits_of
+from onnxprune_passes.channels import find_channels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.encode import decoders, densify, sparse_tensors
 from onnxprune_passes.errors import ModelError
@@ -21,7 +22,7 @@ from onnxprune_passes.weights import Weight, find_weights
 
 from .files import file_of
 from .macs import BATCH_NOTE, NodeShapes, total
-from .report import SCHEMA_VERSION, File, Left
+from .report import SCHEMA_VERSION, File, Left, finite
 
 
 class WeightAnalysis(msgspec.Struct, frozen=True):
@@ -76,6 +77,23 @@ class GroupAnalysis(msgspec.Struct, frozen=True):
     pinned_by: tuple[str, ...]
 
 
+class ChannelAnalysis(msgspec.Struct, frozen=True):
+    """Channels that lie along the same axes, so that each may go in place of another.
+
+    Attributes:
+        path: the axes in the order of the graph: "conv1.weight out 64 -> bn1 -> conv2.weight in".
+        channels: how many.
+        norms: the smallest, the quartiles and the largest L2 norm of a channel, over all weights that make or read it;
+            null where one is infinite or NaN.
+        pinned_by: what keeps them whatever their weights are; null when nothing does.
+    """
+
+    path: str
+    channels: int
+    norms: tuple[float | None, ...]
+    pinned_by: str | None
+
+
 class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     """What `analyze` finds.
 
@@ -84,6 +102,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
         file: the file; null when the model came from elsewhere.
         weights: in file order of their first use.
         groups: the neurons, by the weight that makes them; empty where shapes cannot be inferred.
+        channels: the coupled groups that `PruneChannels` chooses from, in the order of the graph; empty likewise.
         removable: the dead neurons that `RemoveDeadNeurons` would take out now, in words; null when there are none.
         refused: what no pass would touch, and why.
         parameters, zeros: sums over the weights.
@@ -97,6 +116,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     file: File | None = None
     weights: tuple[WeightAnalysis, ...]
     groups: tuple[GroupAnalysis, ...]
+    channels: tuple[ChannelAnalysis, ...]
     removable: str | None
     refused: tuple[Left, ...]
     parameters: int
@@ -123,6 +143,7 @@ def analyze(model: Model) -> Analysis:
     return Analysis(
         weights=rows,
         groups=_groups(dense),
+        channels=_channels(dense),
         removable=next((entry.summary for entry in log if isinstance(entry, Change)), None),
         refused=(
             *_refused_weights(dense, weights),
@@ -158,6 +179,16 @@ def _groups(model: Model) -> tuple[GroupAnalysis, ...]:
 
 def _group(found: NeuronGroup) -> GroupAnalysis:
     return GroupAnalysis(found.name, found.size, found.input_dead, found.output_dead, found.axes, found.pinned_by)
+
+
+def _channels(model: Model) -> tuple[ChannelAnalysis, ...]:
+    try:
+        return tuple(
+            ChannelAnalysis(one.path, one.size, tuple(map(finite, one.norms)), one.pinned_by)
+            for one in find_channels(model)
+        )
+    except ModelError:
+        return ()
 
 
 def _refused_weights(model: Model, weights: tuple[Weight, ...]) -> list[Left]:

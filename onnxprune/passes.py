@@ -8,6 +8,7 @@ save(state.model, "smaller.onnx")
 
 from __future__ import annotations
 
+from onnxprune_passes.channels import ChannelGroup, PruneChannels, find_channels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.edit import edit
 from onnxprune_passes.encode import EncodedModel, EncodedTensor, densify, encode_model
@@ -34,6 +35,7 @@ __all__ = [
     "NM",
     "Absolute",
     "Change",
+    "ChannelGroup",
     "DataError",
     "EncodeError",
     "EncodedModel",
@@ -47,6 +49,7 @@ __all__ = [
     "OnnxPruneError",
     "Pass",
     "PassError",
+    "PruneChannels",
     "Quality",
     "RemoveDeadNeurons",
     "SelectionError",
@@ -63,6 +66,7 @@ __all__ = [
     "densify",
     "edit",
     "encode_model",
+    "find_channels",
     "find_groups",
     "find_weights",
     "fixed_transform",

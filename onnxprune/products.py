@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxprune_passes.channels import PruneChannels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.encode import EncodedModel, densify, encode_model
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.masks import Masks, apply_masks
 from onnxprune_passes.model import Model
-from onnxprune_passes.pipeline import Change, State
+from onnxprune_passes.pipeline import Change, Pass, State
 from onnxprune_passes.storage import load
 from onnxprune_passes.thresholds import NM, Absolute, Quality, Sparsity, Threshold
 from onnxprune_passes.weights import find_weights
 
 from .recipe import PruneOptions, split_layer
+from .remaining import over_what_remains
 from .steps import Steps
 
 
@@ -25,7 +27,7 @@ class Products:
     Attributes:
         original: the input, made dense where it was encoded.
         was_encoded: whether it was.
-        pruned: after masks and magnitude pruning; the same shapes.
+        pruned: after masks, channel and magnitude pruning; the same shapes.
         shrunk: after the removal of dead neurons; the same State when nothing was removed.
         encoded: how the shrunk model is stored.
     """
@@ -43,8 +45,7 @@ def make(options: PruneOptions, steps: Steps) -> Products:
         stored = load(options.model)
         original = densify(stored)
     with steps.step("prune"):
-        state = _masked(original, options.masks)
-        pruned = _noted(_prune_pass(options), state, _nothing_to_prune(original, options))
+        pruned = _pruned(original, options)
     shrunk = pruned
     if options.shrink:
         with steps.step("shrink"):
@@ -52,6 +53,18 @@ def make(options: PruneOptions, steps: Steps) -> Products:
     with steps.step("encode"):
         encoded = encode_model(shrunk.model, options.encode, keep_inputs=options.keep_inputs)
     return Products(original, original is not stored, pruned, shrunk, encoded)
+
+
+def _pruned(original: Model, options: PruneOptions) -> State:
+    """The original after the masks to begin with, the channels, and then the weights."""
+    state = _masked(original, options.masks)
+    one = _prune_pass(options)
+    if options.channels is not None:
+        after = _noted(_channels_pass(options), state, "no channels that may go")
+        if options.mode == "channels":
+            return after
+        state, one = after, over_what_remains(one, state, after)
+    return _noted(one, state, _nothing_to_prune(original, options))
 
 
 def threshold_from(options: PruneOptions) -> Threshold:
@@ -64,6 +77,16 @@ def threshold_from(options: PruneOptions) -> Threshold:
         kept, of = options.nm.split(":")
         return NM(int(kept), int(of))
     return Sparsity(options.sparsity or 0.0, options.scope or "global", options.score or "lamp")
+
+
+def _channels_pass(options: PruneOptions) -> PruneChannels:
+    return PruneChannels(
+        options.channels or 0.0,
+        scope=options.scope or "global",
+        round_to=options.round_to or 8,
+        only=options.only,
+        skip=options.skip,
+    )
 
 
 def _prune_pass(options: PruneOptions) -> MagnitudePrune:
@@ -93,7 +116,7 @@ def _nothing_to_prune(model: Model, options: PruneOptions) -> str:
     return f"nothing to prune: {'the selected weights are sparse enough already' if found else 'there are no weights'}"
 
 
-def _noted(one: MagnitudePrune | RemoveDeadNeurons, state: State, nothing: str) -> State:
+def _noted(one: Pass, state: State, nothing: str) -> State:
     """The state after a pass; what it did not do is said too."""
     after = one(state)
     return after if after.model is not state.model else after.noted(Change(one.name, nothing))

@@ -25,6 +25,7 @@ from onnxprune_passes.errors import SelectionError
 Scope = Literal["global", "layer"]
 Score = Literal["lamp", "magnitude"]
 Scheme = Literal["auto", "dense", "coo", "gaps", "bitmask"]
+RoundTo = Literal[1, 4, 8, 16]
 
 MODES = ("sparsity", "quality", "threshold", "nm")
 _OF_SPARSITY = ("scope", "score")
@@ -38,7 +39,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         quality: threshold of a layer = quality × standard deviation of all its entries.
         threshold: entries with |w| below it go.
         nm: "N:M", N kept of every M in a row.
-        scope: with `sparsity`: one ranking over all layers ("global", the default) or one for each ("layer").
+        channels: share of the channels to prune whole, 0 ≤ C < 1, before anything else; given alone, nothing else is.
+        round_to: with `channels`: what stays of a coupled group of more than this is a multiple of it; 8 by default.
+        scope: with `sparsity` or `channels`: one ranking over all layers ("global", the default) or one for each
+            ("layer").
         score: with `sparsity`: what is ranked, "lamp" (the default) or "magnitude".
         layer: "GLOB=V" each; layers that match get V, in the unit of the mode, instead; the last match wins.
         only: globs of the initializers to prune; all prunable ones when empty.
@@ -62,6 +66,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     quality: Annotated[float, msgspec.Meta(ge=0)] | None = None
     threshold: Annotated[float, msgspec.Meta(ge=0)] | None = None
     nm: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")] | None = None
+    channels: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
+    round_to: RoundTo | None = None
     scope: Scope | None = None
     score: Score | None = None
     layer: tuple[str, ...] = ()
@@ -94,8 +100,9 @@ class PruneOptions(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def mode(self) -> str:
-        """Which of `MODES` is in force."""
-        return next((mode for mode in MODES if getattr(self, mode) is not None), "sparsity")
+        """Which of `MODES` is in force; "channels" when nothing but channels is pruned."""
+        alone = "sparsity" if self.channels is None else "channels"
+        return next((mode for mode in MODES if getattr(self, mode) is not None), alone)
 
 
 KEYS = Recipe.__struct_encode_fields__
@@ -143,11 +150,15 @@ def resolved(options: PruneOptions) -> PruneOptions:
             raise SelectionError(f"--{name} must be a finite number")
     for entry in options.layer:
         split_layer(entry)
+    _check_channels(options)
     changes: dict[str, Any] = {"output": options.output or default_output(options.model)}
     if options.mode == "sparsity":
         changes["sparsity"] = 0.5 if options.sparsity is None else options.sparsity
         changes["scope"] = options.scope or "global"
         changes["score"] = options.score or "lamp"
+    if options.channels is not None:
+        changes["round_to"] = options.round_to or 8
+        changes["scope"] = options.scope or "global"
     return msgspec.structs.replace(options, **changes)
 
 
@@ -166,10 +177,23 @@ def contradiction(given: Mapping[str, Any]) -> None:
     if not modes or modes == ["sparsity"]:
         return
     for name in _OF_SPARSITY:
-        if given.get(name) is not None:
+        of_channels = name == "scope" and given.get("channels") is not None
+        if given.get(name) is not None and not of_channels:
             raise SelectionError(f"--{name} belongs to --sparsity and has no meaning with --{modes[0]}: leave it out")
     if modes == ["nm"] and given.get("layer"):
         raise SelectionError("--layer has no meaning with --nm: leave it out; --skip leaves layers alone")
+
+
+def _check_channels(options: PruneOptions) -> None:
+    """Raise SelectionError for what has no meaning without --channels, or with nothing else."""
+    if options.channels is None and options.round_to is not None:
+        raise SelectionError("--round-to belongs to --channels: give --channels too, or leave it out")
+    if options.mode == "channels":
+        for name in ("score", "layer"):
+            if getattr(options, name):
+                raise SelectionError(
+                    f"--{name} has no meaning with --channels alone: give --sparsity too, or leave it out"
+                )
 
 
 def split_layer(entry: str) -> LayerValue:
@@ -195,7 +219,7 @@ def _without_overruled_mode(recipe: Mapping[str, Any], given: Mapping[str, Any])
         return kept
     if kept.get("layer") and not given.get("layer"):
         raise SelectionError(f"the recipe's layer values are meant for --{old}: with --{new}, give --layer anew")
-    gone = {*MODES, "layer", *_OF_SPARSITY}
+    gone = {*MODES, "layer", *_OF_SPARSITY} - ({"scope"} if kept.get("channels") is not None else set())
     return {key: value for key, value in kept.items() if key not in gone}
 
 

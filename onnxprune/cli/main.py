@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from types import FrameType
-
 import click
 
 from .. import __version__
@@ -13,6 +9,7 @@ from .completion import completion
 from .densify import densify
 from .group import DefaultGroup
 from .inspect import inspect
+from .interrupt import listen
 from .prune import prune
 from .schema import schema
 from .verify import verify
@@ -43,9 +40,5 @@ for _command in (prune, inspect, verify, densify, schema, completion):
 
 def main() -> None:
     """Run the command; a SIGTERM ends it as Ctrl-C does, with nothing left behind."""
-    signal.signal(signal.SIGTERM, _terminated)
+    listen()
     cli()
-
-
-def _terminated(_number: int, _frame: FrameType | None) -> None:
-    sys.exit(143)

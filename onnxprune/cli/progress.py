@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..steps import Progress, silent
+from .interrupt import raise_received
 
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     """A callback that moves a bar; nothing is shown with `quiet`, or when stderr is no terminal."""
     if quiet or not sys.stderr.isatty():
-        yield silent
+        yield _watchful(silent)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -26,4 +27,14 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
         def show(name: str, done: int, total: int) -> None:
             bar.update(task, description=name, completed=done, total=total)
 
-        yield show
+        yield _watchful(show)
+
+
+def _watchful(progress: Progress) -> Progress:
+    """`progress`, which first ends the run when a signal asked for that."""
+
+    def step(name: str, done: int, total: int) -> None:
+        raise_received()
+        progress(name, done, total)
+
+    return step

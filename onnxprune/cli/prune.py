@@ -13,6 +13,7 @@ onnxprune model.onnx
 onnxprune model.onnx --sparsity 0.9 -o small.onnx
 onnxprune model.onnx --quality 1.0 --skip 'head.*' --data test.npz
 onnxprune model.onnx --sparsity 0.8 --layer 'fc1.*=0.95' --json report.json
+onnxprune model.onnx --channels 0.5 --round-to 8
 onnxprune model.onnx --recipe recipe.yaml
 """
 
@@ -25,9 +26,18 @@ onnxprune model.onnx --recipe recipe.yaml
 @click.option("--threshold", type=float, metavar="T", help="Zero what is under T.")
 @click.option("--nm", metavar="N:M", help="Keep the N largest of every M weights in a row, such as 2:4.")
 @click.option(
+    "--channels", type=float, metavar="C", help="Prune this share of the channels whole, 0 <= C < 1; alone, only them."
+)
+@click.option(
+    "--round-to",
+    type=click.Choice(["1", "4", "8", "16"]),
+    callback=lambda _ctx, _param, value: None if value is None else int(value),
+    help="With --channels: keep a multiple of this in each group.  [default: 8]",
+)
+@click.option(
     "--scope",
     type=click.Choice(["global", "layer"]),
-    help="With --sparsity: rank over all layers (default) or in each.",
+    help="With --sparsity or --channels: rank over all layers (default) or in each.",
 )
 @click.option(
     "--score", type=click.Choice(["lamp", "magnitude"]), help="With --sparsity: what is ranked.  [default: lamp]"
@@ -72,7 +82,8 @@ onnxprune model.onnx --recipe recipe.yaml
 def prune(ctx: click.Context, /, model: str, recipe_file: str | None, **options: Any) -> None:
     """Prune MODEL.onnx, remove dead neurons, store it sparsely, check that it gives the same answers.
 
-    --sparsity, --quality, --threshold and --nm exclude each other. The pruned model computes something else than the
+    --sparsity, --quality, --threshold and --nm exclude each other; --channels goes before any of them, which then
+    counts over what remains, or stands alone. The pruned model computes something else than the
     original; that difference is measured. All later steps must not change its answers, or no file is written.
     """
     from ..recipe import options_from

@@ -18,6 +18,8 @@ def show_analysis(analysis: Analysis, *, groups: bool) -> None:
     dead = [group for group in analysis.groups if groups or group.input_dead or group.output_dead]
     if dead:
         out.print(_group_table("Neurons" if groups else "Dead neurons", dead))
+    if groups and analysis.channels:
+        out.print(_channel_table(analysis))
     if analysis.removable is not None:
         out.print(Text(f"remove-dead-neurons: would have {analysis.removable}"), soft_wrap=True)
     for left in analysis.refused:
@@ -70,3 +72,18 @@ def _group_table(title: str, groups: Iterable[GroupAnalysis]) -> Table:
     ]
     columns = ("name", "neurons", "input-dead", "output-dead", "coupled", "pinned by")
     return table(title, columns, rows, text=("name", "coupled", "pinned by"))
+
+
+def _channel_table(analysis: Analysis) -> Table:
+    """One row for each coupled group; quartiles of the norms between the smallest and the largest."""
+    rows = [
+        (
+            group.path,
+            f"{group.channels:,}",
+            " ".join("-" if norm is None else f"{norm:.3g}" for norm in group.norms),
+            group.pinned_by or "",
+        )
+        for group in analysis.channels
+    ]
+    columns = ("axes", "channels", "L2 norms: min, quartiles, max", "pinned by")
+    return table("Coupled groups", columns, rows, text=("axes", "pinned by"))

@@ -99,12 +99,13 @@ def _name_reason(name: str, names: set[str]) -> str:
 
 
 def _coo_reason(place: Place, name: str) -> str:
-    """Why a tensor cannot be a standard sparse one; both were seen with onnxruntime 1.31."""
+    """Why a tensor cannot be a standard sparse one; both were seen with onnxruntime 1.31.
+
+    When it inlines a function, it keeps a reference to the freed name of a sparse Constant, and crashes now and then.
+    """
     if name in place.outputs():
         return "it is an output, which onnxruntime would hand out as a sparse tensor"
-    if place.function is not None and place.holder is not place.function:
-        return "it lies in a body inside a function, where onnxruntime does not read the dims of sparse tensors"
-    return ""
+    return "it lies in a function, where onnxruntime can crash on sparse tensors" if place.function is not None else ""
 
 
 def _fixed(model: Model, *, keep_inputs: bool) -> dict[str, str]:

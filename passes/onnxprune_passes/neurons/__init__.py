@@ -8,11 +8,13 @@ neurons pins them.
     graph      the main graph: nodes, shapes, constants, readers
     slices     all-zero slices of tensors, and tensors cut, in chunks
     flow       what a value carries: ids, and where it is a known constant
+    records    what the walk notes down: pins, ties, weights that read neurons, weights that make them
     trace      the walk, which knows no op
     rule       what a rule is;  rules/  one file for each family of ops
     classes    united ids
     decide     which neurons may go, and what is in the way of the others
     cut        take them out;  rewire  new constants;  fold  constants into biases
+    coupled    groups of channels that lie along the same axes;  choose  which of them are weakest
     groups     the same as something to read;  aside  dead neurons of weights that the walk does not reach
 
 A neuron goes when each weight that may read it either has nothing but zeros for it (output-dead), or sees it as a

@@ -15,16 +15,23 @@ from .trace import Trace
 
 def dead_aside(model: Model, trace: Trace, zeros: ZeroSlices) -> list[tuple[str, int, str]]:
     """(key of the weight, how many of its rows are all zero, why they stay) for each weight that has such rows."""
-    reached = {producer.key for producer in trace.producers}
     found: list[tuple[str, int, str]] = []
-    for weight in find_weights(model):
+    for weight, reason in unreached(model, trace):
         axis = weight.uses[0].out_axis
-        if weight.key in reached or weight.kind == "rnn" or axis is None:
-            continue
-        count = int(_dead(model, weight, zeros)[axis].sum())
+        count = int(_dead(model, weight, zeros)[axis].sum()) if axis is not None else 0
         if count:
-            found.append((weight.key, count, _reason(model, weight)))
+            found.append((weight.key, count, reason))
     return found
+
+
+def unreached(model: Model, trace: Trace) -> list[tuple[Weight, str]]:
+    """The weights whose neurons the walk does not know, and why; recurrent ones, where axes are not told, left out."""
+    reached = {producer.key for producer in trace.producers}
+    return [
+        (weight, _reason(model, weight))
+        for weight in find_weights(model)
+        if weight.key not in reached and weight.kind != "rnn" and weight.uses[0].out_axis is not None
+    ]
 
 
 def _dead(model: Model, weight: Weight, zeros: ZeroSlices) -> tuple[BoolArray, ...]:

@@ -34,6 +34,7 @@ class Cut:
         self._kept: dict[str, dict[int, BoolArray]] = {}
         self._inputs: dict[tuple[str, int], NDArray] = {}
         self._attributes: dict[int, dict[str, int | Sequence[int] | None]] = {}
+        self._dropped: set[tuple[int, int]] = set()
 
     # what rewrites ask
 
@@ -80,6 +81,10 @@ class Cut:
     def drop_attribute(self, node: Node, name: str) -> None:
         """Take an attribute from `node`, if it has it."""
         self._attributes.setdefault(node.index, {})[name] = None
+
+    def drop_input(self, node: Node, index: int) -> None:
+        """Leave an optional input of `node` out."""
+        self._dropped.add((node.index, index))
 
     # doing it
 
@@ -161,6 +166,11 @@ class Cut:
             given = [helper.make_attribute(name, value) for name, value in attributes.items() if value is not None]
             del node.attribute[:]
             node.attribute.extend([*kept, *given])
+        for index, place in self._dropped:
+            names = skeleton.graph.node[index].input
+            names[place] = ""
+            while names and not names[-1]:
+                names.pop()
         for value in skeleton.graph.value_info:
             for axis, keep in self.keep(value.name).items():
                 dims = value.type.tensor_type.shape.dim

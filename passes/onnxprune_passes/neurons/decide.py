@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .classes import Ids, classes
-from .records import Site
+from .records import Pin, Site, Tie
 from .slices import BoolArray
 from .trace import Trace
 
@@ -54,7 +54,10 @@ def decide(trace: Trace) -> Decision:
     label = classes(trace.count, trace.pairs)
     reasons: list[str] = []
     blocked = np.full(trace.count, -1, np.int64)
+    conditional = [pin for pin in trace.pins if pin.unless is not None]
     for pin in trace.pins:
+        if pin.unless is not None:
+            continue
         _block(blocked, label[pin.ids], pin.reason, reasons)
     reads, read = np.zeros(trace.count, np.bool_), np.zeros(trace.count, np.bool_)
     for site in trace.sites:
@@ -71,8 +74,17 @@ def decide(trace: Trace) -> Decision:
     removed[label[fresh]] = True
     removed &= blocked < 0
     keepers = [flow.ids for flow in trace.flows.values()] + bases
-    last = _keep_whole(label, removed, keepers)
-    blocked[last] = len(reasons)
+    last: list[Ids] = []
+    while True:
+        while back := next(_tied(label, removed, conditional, trace.ties), None):
+            removed[back[0]] = False
+            _block(blocked, *back, reasons)
+        ragged = _keep_whole(label, removed, keepers)
+        if not ragged.size:
+            break
+        last.append(ragged)
+    for kept in last:
+        blocked[kept] = len(reasons)
     return Decision(label, removed, ~read & (reads | (blocked < 0)), blocked, (*reasons, KEPT_LAST))
 
 
@@ -94,6 +106,26 @@ def _in_the_way(site: Site) -> Iterator[tuple[BoolArray, str]]:
         found = np.unique(site.values[stuck].astype(np.float64))
         which = "constant" if found.size == 1 else "constants such as"
         yield stuck, f"{which} {found[0]:g} {site.border}" if found.size else site.border
+
+
+def _tied(label: Ids, removed: BoolArray, pins: list[Pin], ties: list[Tie]) -> Iterator[tuple[Ids, str]]:
+    """The classes to take back from `removed` because of what they are tied to, and why: what is needed comes first."""
+    for pin in pins:
+        if pin.unless is not None:
+            back = label[pin.ids[removed[label[pin.ids]] & ~_gone(label, removed, pin.unless)]]
+            if back.size:
+                yield back, pin.reason
+    both = [(tie, _gone(label, removed, tie.rows).all(axis=1), _gone(label, removed, tie.heads)) for tie in ties]
+    for tie, rows, heads in both:
+        if (heads & ~rows).any():
+            yield label[tie.heads[heads & ~rows]], tie.reason
+    for tie, rows, heads in both:
+        if (rows & ~heads).any():
+            yield label[tie.rows[rows & ~heads].reshape(-1)], tie.reason
+
+
+def _gone(label: Ids, removed: BoolArray, ids: Ids) -> BoolArray:
+    return np.asarray((ids >= 0) & removed[label[ids]])
 
 
 def _keep_whole(label: Ids, removed: BoolArray, arrays: list[Ids]) -> Ids:

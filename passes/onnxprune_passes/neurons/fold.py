@@ -71,7 +71,10 @@ def _contribution(graph: Graph, site: Site, used: BoolArray) -> NDArray:
         some = places[start : start + step]
         picked = np.zeros(used.size, np.bool_)
         picked[some] = True
-        block = cut(graph.source(const), {const.axes[site.in_axis]: picked}).array().transpose(const.axes)
+        if const.steps is None:
+            block = cut(graph.source(const), {const.axes[site.in_axis]: picked}).array().transpose(const.axes)
+        else:
+            block = graph.array(const).compress(picked, axis=site.in_axis)
         weights = np.moveaxis(block.astype(np.float64), (site.out_axis, site.in_axis), (0, 1))
         weights = weights.reshape(*weights.shape[:2], -1).sum(axis=2)
         total += weights @ site.values[some].astype(np.float64)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -94,15 +94,30 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Const:
-    """A tensor of the model as a value shows it, after Identity, Transpose and exact Casts.
+class Steps:
+    """How the integers of a quantised tensor are scaled: (q - zero point) × scale.
 
-    `axes[i]` is the axis of the tensor `key` that axis i of the value is; `dtype` that of the value.
+    `scale`, `zero_point`: the keys of the tensors, '' for a zero point of 0; `axis`: the axis of the quantised tensor
+    along which they lie, None when they are single numbers.
+    """
+
+    scale: str
+    zero_point: str
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class Const:
+    """A tensor of the model as a value shows it, after Identity, Transpose, exact Casts and DequantizeLinear.
+
+    `axes[i]` is the axis of the tensor `key` that axis i of the value is; `dtype` that of the value; `steps` is there
+    when the tensor is quantised.
     """
 
     key: str
     axes: tuple[int, ...]
     dtype: np.dtype[Any]
+    steps: Steps | None = None
 
 
 class Graph:
@@ -164,8 +179,26 @@ class Graph:
 
     def array(self, const: Const) -> NDArray:
         """The value that `const` is, whole: for vectors and other small ones."""
-        whole: NDArray = self.source(const).array().transpose(const.axes)
+        stored = self.source(const).array()
+        if const.steps is not None:
+            scale = self._along(const, const.steps.scale)
+            stored = (stored.astype(np.int64) - self.zero_point(const)).astype(scale.dtype) * scale
+        whole: NDArray = stored.transpose(const.axes)
         return whole if whole.dtype == const.dtype else whole.astype(const.dtype)
+
+    def zero_point(self, const: Const) -> NDArray:
+        """The integer(s) that mean 0 in the tensor behind `const`, to be broadcast to it: int64."""
+        if const.steps is None or not const.steps.zero_point:
+            return np.zeros((), np.int64)
+        return self._along(const, const.steps.zero_point).astype(np.int64)
+
+    def _along(self, const: Const, key: str) -> NDArray:
+        """A tensor of scales or zero points, to be broadcast to the tensor behind `const`."""
+        values = self.model.initializers.source(key).array()
+        axis = None if const.steps is None else const.steps.axis
+        if axis is None:
+            return values.reshape(())
+        return values.reshape(tuple(-1 if one == axis else 1 for one in range(len(const.axes))))
 
     def _constants(self) -> dict[str, Const]:
         found: dict[str, Const] = {}
@@ -179,24 +212,50 @@ class Graph:
             if is_constant(node.proto) and name in known:
                 found[name] = Const(name, tuple(range(len(known.source(name).shape))), known.source(name).dtype)
             elif node.domain == "" and node.input(0) in found:
-                shown = _shown(node, found[node.input(0)])
+                shown = _shown(node, found[node.input(0)], found, self.shape)
                 if shown is not None:
                     found[name] = shown
         return found
 
 
-def _shown(node: Node, const: Const) -> Const | None:
+def _shown(
+    node: Node, const: Const, found: Mapping[str, Const], shape: Callable[[Const], tuple[int, ...]]
+) -> Const | None:
     """What the value of `node`, which reads `const`, shows of the same tensor; None when it is another value."""
     if node.op_type == "Identity":
         return const
     if node.op_type == "Transpose":
         perm = node.integers("perm") or tuple(reversed(range(len(const.axes))))
-        return Const(const.key, tuple(const.axes[axis] for axis in perm), const.dtype)
+        return replace(const, axes=tuple(const.axes[axis] for axis in perm))
     if node.op_type == "Cast":
         dtype = stubs.dtype_from_onnx(node.integer("to", 0))
         if dtype is not None and (dtype == const.dtype or (const.dtype, dtype) in _EXACT_CASTS):
-            return Const(const.key, const.axes, dtype)
+            return replace(const, dtype=dtype)
+    if node.op_type == "DequantizeLinear" and const.steps is None and const.dtype.kind in "iu":
+        return _dequantised(node, const, found, shape)
     return None
+
+
+def _dequantised(
+    node: Node, const: Const, found: Mapping[str, Const], shape: Callable[[Const], tuple[int, ...]]
+) -> Const | None:
+    """The value of a DequantizeLinear whose scales and zero points are constants, one in all or one a slice."""
+    scale, zero_point = found.get(node.input(1)), found.get(node.input(2))
+    if scale is None or (node.input(2) and zero_point is None) or node.integer("block_size", 0):
+        return None
+    if any(
+        one is not None and one.key != name
+        for one, name in zip((scale, zero_point), node.proto.input[1:], strict=False)
+    ):
+        return None
+    sizes = {shape(one) for one in (scale, zero_point) if one is not None}
+    keys = (scale.key, "" if zero_point is None else zero_point.key)
+    if sizes <= {(), (1,)}:
+        return replace(const, dtype=scale.dtype, steps=Steps(*keys, None))
+    axis = node.integer("axis", 1)
+    if not -len(const.axes) <= axis < len(const.axes) or sizes != {(shape(const)[axis],)}:
+        return None
+    return replace(const, dtype=scale.dtype, steps=Steps(*keys, const.axes[axis]))
 
 
 def _inferred(model: Model) -> onnx.GraphProto:

@@ -31,9 +31,13 @@ def aligned(trace: Trace, node: Node, indices: Sequence[int]) -> list[Flow] | No
     rank = max(len(shape) for shape in known)
     flows = [trace.flow(node.input(index)).aligned(rank) for index in indices]
     axes = sorted({axis for flow in flows for axis in flow.axes})
+    stiff = [axis for axis in axes if any(_lacks(trace, node, index, rank, axis) for index in indices)]
+    if len(stiff) < len(axes):
+        axes = [axis for axis in axes if axis not in stiff]
+        flows = [stiffened(trace, node, flow, stiff) for flow in flows]
     parts = []
-    for index in indices:
-        part = operand(trace, node, index, rank, axes)
+    for index, flow in zip(indices, flows, strict=True):
+        part = operand(trace, node, index, rank, axes, flow)
         if part is None:
             trace.refuse(
                 node, f"its operand '{node.input(index)}' carries no neuron along an axis where another one does"
@@ -43,11 +47,31 @@ def aligned(trace: Trace, node: Node, indices: Sequence[int]) -> list[Flow] | No
     return parts
 
 
-def operand(trace: Trace, node: Node, index: int, rank: int, axes: Collection[int]) -> Flow | None:
+def _lacks(trace: Trace, node: Node, index: int, rank: int, axis: int) -> bool:
+    """True when a computed input carries no neurons along `axis`, although it is not broadcast there."""
+    name = node.input(index)
+    dims = (1,) * (rank - len(trace.dims(name) or ())) + (trace.dims(name) or ())
+    computed = trace.constant(name) is None
+    return computed and dims[axis] != 1 and trace.flow(name).aligned(rank).ids.shape[axis] == 1
+
+
+def stiffened(trace: Trace, node: Node, flow: Flow, axes: Collection[int]) -> Flow:
+    """`flow` with the ids along each of `axes` united, so that it can only be cut along other axes."""
+    for axis in set(axes) & set(flow.axes):
+        first = flow.ids.take([0], axis=axis)
+        trace.unite(node, first, flow.ids)
+        others = flow.along([one for one in range(flow.rank) if one != axis])
+        flow = Flow(first, others.known, others.values)
+    return flow
+
+
+def operand(
+    trace: Trace, node: Node, index: int, rank: int, axes: Collection[int], carried: Flow | None = None
+) -> Flow | None:
     """Input `index` as a flow of `rank` axes that carries ids on those of `axes` along which it is not broadcast.
 
     None when it has no ids along one of them (it could not be cut there), or has ids along others. What it is along
-    other axes is reduced to size 1.
+    other axes is reduced to size 1. `carried`: its flow, when that is not as the trace has it.
     """
     name = node.input(index)
     shape = trace.dims(name)
@@ -56,7 +80,7 @@ def operand(trace: Trace, node: Node, index: int, rank: int, axes: Collection[in
     dims: tuple[Dim, ...] = (1,) * (rank - len(shape)) + shape
     const = trace.constant(name)
     if const is None:
-        part = trace.flow(name).aligned(rank)
+        part = trace.flow(name).aligned(rank) if carried is None else carried
         if set(part.axes) - set(axes):
             return None
         part = part.along(axes)

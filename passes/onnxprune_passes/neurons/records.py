@@ -12,9 +12,28 @@ from .slices import BoolArray
 
 @dataclass(frozen=True, eq=False)
 class Pin:
-    """Ids that must stay, and why: `reason` names the node."""
+    """Ids that must stay, and why: `reason` names the node.
+
+    `unless`: an id for each of them; where that one goes, nothing is in the way. None: they stay in any case.
+    """
 
     ids: Ids
+    reason: str
+    unless: Ids | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tie:
+    """An axis that shrinks by whole slices: all ids of row i of `rows` go exactly when `heads[i]` goes.
+
+    Attributes:
+        rows: [n, m].
+        heads: [n].
+        reason: names the node.
+    """
+
+    rows: Ids
+    heads: Ids
     reason: str
 
 
@@ -44,10 +63,15 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Producer:
-    """A weight that makes one neuron a slice of axis `axis` of the tensor `key`; `zero`: that slice is all zero."""
+    """A weight that makes one neuron a slice of axis `axis` of the tensor `key`; `zero`: that slice is all zero.
+
+    `blocks`: neuron j is the slices j, j + size, j + 2 × size… of so many equal parts (the gates of a recurrent
+    weight), and `zero` says that it is 0 whatever it reads.
+    """
 
     node: Node
     key: str
     axis: int
     ids: Ids
     zero: BoolArray
+    blocks: int = 1

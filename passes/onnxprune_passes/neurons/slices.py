@@ -20,15 +20,27 @@ class ZeroSlices:
     """The all-zero slices of tensors, computed once for each source."""
 
     def __init__(self) -> None:
-        self._found: dict[int, tuple[Array | Masked, tuple[BoolArray, ...]]] = {}
+        self._found: dict[tuple[int, bytes], tuple[Array | Masked, tuple[BoolArray, ...]]] = {}
 
-    def of(self, source: Array | Masked) -> tuple[BoolArray, ...]:
-        """For each axis a bool array of its length: True where the slice holds nothing but zeros."""
-        found = self._found.get(id(source))
+    def of(self, source: Array | Masked, zero_point: NDArray | None = None) -> tuple[BoolArray, ...]:
+        """For each axis a bool array of its length: True where the slice holds nothing but zeros.
+
+        `zero_point`: the integers that mean 0, broadcast to the tensor; None for 0 itself.
+        """
+        zero = zero_point is None or not zero_point.any()
+        key = (id(source), b"" if zero_point is None or zero else zero_point.tobytes())
+        found = self._found.get(key)
         if found is None:
-            found = (source, zero_slices(source))
-            self._found[id(source)] = found
+            found = (source, zero_slices(source) if zero_point is None or zero else _at(source, zero_point))
+            self._found[key] = found
         return found[1]
+
+
+def _at(source: Array | Masked, zero_point: NDArray) -> tuple[BoolArray, ...]:
+    """For each axis of `source`, True where the slice holds nothing but `zero_point`."""
+    alive = source.array() != zero_point
+    others = [tuple(one for one in range(alive.ndim) if one != axis) for axis in range(alive.ndim)]
+    return tuple(np.asarray(~alive.any(axis=axes)) for axes in others)
 
 
 def zero_slices(source: Array | Masked) -> tuple[BoolArray, ...]:

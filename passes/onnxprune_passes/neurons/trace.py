@@ -16,7 +16,7 @@ from ..arrays import NDArray
 from .classes import Ids
 from .flow import Flow, evaluate
 from .graph import Const, Dim, Graph, Node
-from .records import Pin, Producer, Site
+from .records import Pin, Producer, Site, Tie
 from .slices import BoolArray, ZeroSlices
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Trace:
         self.flows: dict[str, Flow] = {}
         self.pairs: list[tuple[Ids, Ids]] = []
         self.pins: list[Pin] = []
+        self.ties: list[Tie] = []
         self.sites: list[Site] = []
         self.producers: list[Producer] = []
         self.bases: dict[tuple[str, int], Ids] = {}
@@ -88,11 +89,16 @@ class Trace:
         const = self.graph.constants[name]
         tensor_axis = const.axes[axis]
         self._claims.add((name, node.index, index, tensor_axis))
-        return self._base(const.key, tensor_axis, self.graph.source(const).shape[tensor_axis])
+        size = self.graph.source(const).shape[tensor_axis]
+        own = self._base(const.key, tensor_axis, size)
+        if const.steps is not None and const.steps.axis == tensor_axis and size > 1:
+            for key in filter(None, (const.steps.scale, const.steps.zero_point)):
+                self.pairs.append((own, self._base(key, 0, size)))
+        return own
 
     def zero_slices(self, const: Const, axis: int) -> BoolArray:
         """Along axis `axis` of the value that `const` is: True where its slice is all zero."""
-        return self._zeros.of(self.graph.source(const))[const.axes[axis]]
+        return self._zeros.of(self.graph.source(const), self.graph.zero_point(const))[const.axes[axis]]
 
     # what rules say
 

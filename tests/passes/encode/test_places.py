@@ -169,9 +169,9 @@ def test_functions(build: Build, sparse: Sparse, feed: Feeds, exact: Exact, enco
     }
     model = build(FUNCTIONS, found)
     encoded = encode_model(model, encoding)
-    if encoding == "coo":  # onnxruntime does not load a sparse tensor there
-        del found["local::Outer/b.then_branch/q"]
-        assert [entry.name for entry in encoded.log if isinstance(entry, Skip)] == ["local::Outer/b.then_branch/q"]
+    if encoding == "coo":  # onnxruntime 1.31 does not load a sparse tensor there, or crashes
+        assert [entry.name for entry in encoded.log if isinstance(entry, Skip)] == list(found)[1:]
+        found = {"w": found["w"]}
     assert sorted(keys_of(encoded)) == sorted(found)
     importing = {f.name for f in encoded.model.skeleton.functions if DOMAIN in {e.domain for e in f.opset_import}}
     assert importing == (set() if encoding == "coo" else {"Outer", "Inner"})

@@ -31,6 +31,59 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         f"{IMAGE} {{ c = Conv(x, w1, b1) y = Conv<group=2>(c, w2) }}",
         {"w1": ((4, 2, 1, 1), {0: [1]}), "b1": B1, "w2": ((2, 2, 1, 1),)},
     ),
+    "conv_grouped_places": (
+        f"{IMAGE} {{ c = Conv(x, w1, b1) d = Conv<group=2>(c, wd, bd) y = Conv(d, w2, b2) }}",
+        {
+            "w1": ((8, 2, 1, 1), {0: [1, 5]}),
+            "b1": [1.0, 0.0, 3.0, 4.0, 1.0, 0.0, 3.0, 4.0],
+            "wd": ((6, 4, 2, 2), {0: [1, 4], 1: [3]}),
+            "bd": [1.0, 2.0, 3.0, 1.0, 5.0, 3.0],
+            "w2": ((2, 6, 1, 1), {1: [2, 5]}),
+            "b2": B2,
+        },
+    ),
+    "conv_grouped_constants_differ": (
+        f"{IMAGE} {{ c = Conv(x, w1, b1) d = Conv<group=2>(c, wd) y = Conv(d, w2) }}",
+        {
+            "w1": ((4, 2, 1, 1), {0: [1, 3]}),
+            "b1": B1,
+            "wd": ((4, 2, 1, 1), {0: [1]}),
+            "w2": ((2, 4, 1, 1),),
+        },
+    ),
+    "conv_grouped_whole_groups": (
+        f"{IMAGE} {{ c = Conv(x, w1, b1) d = Conv<group=3>(c, wd, bd) y = Conv(d, w2, b2) }}",
+        {
+            "w1": ((6, 2, 1, 1),),
+            "b1": [*B1, 5.0, 6.0],
+            "wd": ((9, 2, 2, 2), {0: [3, 4, 5]}),
+            "bd": [*B1, *B1, 1.0],
+            "w2": ((2, 9, 1, 1),),
+            "b2": B2,
+        },
+    ),
+    "conv_grouped_of_input": (
+        f"{IMAGE} {{ c = Conv<group=2>(x, wd) y = Conv(c, w2) }}",
+        {"wd": ((4, 1, 1, 1), {0: [1, 3]}), "w2": ((2, 4, 1, 1),)},
+    ),
+    "conv_grouped_pinned_inputs": (
+        "g (float[N,4,4,4] x) => (float[N,2,h,w] y) { c = Conv<group=2>(x, wd) y = Conv(c, w2) }",
+        {"wd": ((6, 2, 1, 1), {0: [1, 4], 1: [1]}), "w2": ((2, 6, 1, 1), {1: [2]})},
+    ),
+    "conv_grouped_empty_group_of_input": (
+        "g (float[N,4,4,4] x) => (float[N,2,h,w] y) { c = Conv<group=2>(x, wd) y = Conv(c, w2) }",
+        {"wd": ((4, 2, 1, 1), {0: [2, 3]}), "w2": ((2, 4, 1, 1),)},
+    ),
+    "conv_transpose_grouped": (
+        f"{IMAGE} {{ c = Conv(x, w1, b1) d = ConvTranspose<group=2, strides=[2,2]>(c, wd, bd) y = Conv(d, w2) }}",
+        {
+            "w1": ((6, 2, 1, 1), {0: [1, 4]}),
+            "b1": [1.0, 0.0, 3.0, 4.0, 0.0, 6.0],
+            "wd": ((6, 4, 2, 2), {0: [2, 5], 1: [3]}),
+            "bd": [*B1, *B1],
+            "w2": ((2, 8, 1, 1), {1: [1, 5]}),
+        },
+    ),
     "conv_computed_weight": (
         "g (float[N,2,4,4] x, float[2,4,1,1] k) => (float[N,2,4,4] y) { c = Conv(x, w1, b1) y = Conv(c, k) }",
         {"w1": ((4, 2, 1, 1), {0: [1]}), "b1": B1},

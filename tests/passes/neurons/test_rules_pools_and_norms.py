@@ -84,6 +84,12 @@ CASES: dict[str, Case] = {
     "softmax_old": (conv("m = Softmax<axis=3>(c)"), CONV, {"exact": False, "opset": 11}),
     "softmax_old_flattens": (conv("m = Softmax<axis=1>(c)"), CONV, {"exact": False, "opset": 11}),
     "layer_norm": (dense("m = LayerNormalization(h, s)"), {**DENSE, "s": ((4,),)}, {"exact": False}),
+    "lrn": (conv("m = LRN<size=3>(c)"), CONV, {"exact": False}),
+    "group_norm": (
+        conv("m = GroupNormalization<num_groups=2>(c, s, o)"),
+        {**CONV, "s": NORM["s"], "o": NORM["o"]},
+        {"exact": False, "opset": 21, "ir": 10},
+    ),
     "resize_scales": (
         conv("m = Resize(c, , scales)"),
         {**CONV, "scales": [1.0, 1.0, 2.0, 2.0]},

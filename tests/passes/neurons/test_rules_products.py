@@ -67,6 +67,48 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "g (float[N,2,5,3] x) => (float[N,2,5,2] y) { h = MatMul(x, w1) a = Add(h, b1) y = MatMul(a, w2) }",
         {"w1": ((2, 3, 4), {2: [1, 2]}), "b1": [1.0, 2.0, 0.0, 4.0], "w2": ((2, 4, 2), {1: [3]})},
     ),
+    "einsum": (
+        f"""{ROWS} {{ h = Einsum<equation="ni,io->no">(x, w1) r = Relu(h)
+        y = Einsum<equation = "oi, ni -> no">(w2, r) }}""",
+        {"w1": ((3, 4), {1: [1]}), "w2": ((2, 4), {1: [3]})},
+    ),
+    "einsum_does_not_fold": (
+        f"""{ROWS} {{ h = Einsum<equation="ni,io->no">(x, w1) a = Add(h, b1)
+        y = Einsum<equation="ni,io->no">(a, w2) }}""",
+        {"w1": ((3, 4), {1: [1, 2]}), "b1": [1.0, 2.0, 0.0, 4.0], "w2": ((4, 2),)},
+    ),
+    "einsum_beside": (
+        """g (float[N,2,3] x) => (float[N,2,5] y) { h = MatMul(w1, x) t = Einsum<equation="nct,ts->nsc">(h, mix)
+        r = Transpose<perm=[0,2,1]>(t) y = MatMul(w2, r) }""",
+        {"w1": ((4, 2), {0: [1]}), "mix": ((3, 5),), "w2": ((2, 4), {1: [2]})},
+    ),
+    "einsum_attention": (
+        """g (float[N,5,4] x) => (float[N,5,2] y) { q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
+        qs = Reshape(q, split) ks = Reshape(k, split) vs = Reshape(v, split)
+        s = Einsum<equation="bqhd,bkhd->bhqk">(qs, ks) o = Einsum<equation="bhqk,bkhd->bqhd">(s, vs)
+        f = Reshape(o, join) y = MatMul(f, wo) }""",
+        {
+            "wq": ((4, 6), {1: [1]}),
+            "wk": ((4, 6), {1: [5]}),
+            "wv": ((4, 6),),
+            "wo": ((6, 2), {0: [2, 3]}),
+            "split": [0, 0, 3, 2],
+            "join": [0, 0, -1],
+        },
+    ),
+    "einsum_values_first": (
+        """g (float[N,5,4] x, float[N,5,5] p) => (float[N,5,2] y) { v = MatMul(x, wv)
+        o = Einsum<equation="bkd,bqk->bqd">(v, p) y = MatMul(o, wo) }""",
+        {"wv": ((4, 6), {1: [1]}), "wo": ((6, 2), {0: [2, 3]})},
+    ),
+    "einsum_three_axes_of_weight": (
+        """g (float[N,3] x) => (float[N,2,2] y) { h = MatMul(x, w1) y = Einsum<equation="ni,ijk->njk">(h, w2) }""",
+        {"w1": ((3, 4), {1: [1]}), "w2": ((4, 2, 2),)},
+    ),
+    "einsum_diagonal": (
+        """g (float[4,3] x) => (float[4] y) { h = MatMul(x, w1) y = Einsum<equation="ii->i">(h) }""",
+        {"w1": ((3, 4), {1: [1]})},
+    ),
     "matmul_of_two_computed": (
         "g (float[N,3] x) => (float[N,N] y) { h = MatMul(x, w1) t = Transpose(h) y = MatMul(h, t) }",
         {"w1": ((3, 4), {1: [1]})},

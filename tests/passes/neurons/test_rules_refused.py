@@ -1,4 +1,4 @@
-"""What is not followed pins, and the Skip names the node: unknown ops, bodies, recurrent and quantised weights."""
+"""What is not followed pins, and the Skip names the node: unknown ops, bodies, other readers."""
 
 from __future__ import annotations
 
@@ -36,22 +36,6 @@ CASES: dict[str, Case] = {
         y = Gemm<transB=1>(h, w2, b2) [chooser] z = If (p) <then_branch = a () => (float[4] t) { t = Relu(b1) },
         else_branch = b () => (float[4] e) { e = Neg(b1) }> }""",
         DENSE,
-        {},
-    ),
-    "lstm": (
-        "g (float[5,N,3] x) => (float[5,1,N,2] y) { h = MatMul(x, w1) y, yh, yc = LSTM<hidden_size=2>(h, w, r) }",
-        {"w1": ((3, 4), {1: [1]}), "w": ((1, 8, 4),), "r": ((1, 8, 2),)},
-        {"exact": False},
-    ),
-    "quantised_weight": (
-        "g (float[N,3] x) => (float[N,2] y) { h = Gemm<transB=1>(x, w1, b1) w = DequantizeLinear(q, s) "
-        "y = MatMul(h, w) }",
-        {"w1": DENSE["w1"], "b1": B1, "q": np.array([[1, 2], [3, 4], [5, 6], [0, 0]], np.int8), "s": np.float32(0.5)},
-        {},
-    ),
-    "quantised_weight_with_dead_neurons": (
-        "g (float[N,3] x) => (float[N,2] y) { w = DequantizeLinear(q, s, z) y = MatMul(x, w) }",
-        {"q": np.array([[3, 4], [3, 4], [3, 6]], np.int8), "s": np.float32(0.5), "z": np.int8(3)},
         {},
     ),
     "weight_inside_a_body": (

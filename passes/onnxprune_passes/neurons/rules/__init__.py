@@ -6,10 +6,25 @@ A new op: write its rule in the file of its family (or a new one, added below); 
 from __future__ import annotations
 
 from ..rule import Rules
-from . import conv, elementwise, indexing, joining, layout, matmul, norm, pool, refused, shape
+from . import (
+    conv,
+    einsum,
+    elementwise,
+    indexing,
+    joining,
+    layout,
+    matmul,
+    norm,
+    pool,
+    quantised,
+    recurrent,
+    refused,
+    shape,
+)
 
 REGISTRY: Rules = {
     **conv.RULES,
+    **einsum.RULES,
     **elementwise.RULES,
     **indexing.RULES,
     **joining.RULES,
@@ -17,6 +32,8 @@ REGISTRY: Rules = {
     **matmul.RULES,
     **norm.RULES,
     **pool.RULES,
+    **quantised.RULES,
+    **recurrent.RULES,
     **refused.RULES,
     **shape.RULES,
 }

@@ -12,6 +12,7 @@ from ..classes import Ids
 from ..cut import Cut
 from ..flow import Flow
 from ..graph import Node
+from ..operands import stiffened
 from ..readers import made, make
 from ..rule import Rule, Rules, onnx_rules
 from ..trace import Trace
@@ -20,6 +21,9 @@ from ..trace import Trace
 def _slice(trace: Trace, node: Node) -> None:
     carried = trace.flow(node.input(0))
     bounds = _bounds(trace, node, carried.rank)
+    stepped = {axis for axis, _, _, step in bounds or () if step != 1 and axis in carried.axes}
+    if stepped and set(carried.axes) - stepped:
+        carried = stiffened(trace, node, carried, stepped)
     wide = {axis for axis, size in enumerate(carried.ids.shape) if size > 1 or carried.whole}
     if not wide and bounds is None:
         return

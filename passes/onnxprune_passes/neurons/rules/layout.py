@@ -56,7 +56,11 @@ def _settled(trace: Trace, node: Node) -> NDArray | None:
     if before is None or after is None or target is None:
         return None
     given = trace.exact(node.input(1))
-    return given if given is not None else target.settled(before, after, zero_copies=not node.integer("allowzero", 0))
+    return (
+        given
+        if given is not None
+        else target.settled(before, after, zero_copies=0 not in target.values or not node.integer("allowzero", 0))
+    )
 
 
 def _rewrite_reshape(cut: Cut, node: Node) -> None:
@@ -67,6 +71,8 @@ def _rewrite_reshape(cut: Cut, node: Node) -> None:
     given = cut.exact(node.input(1)) is not None
     if given or not all(target.fits_by_itself(axis, range(len(numbers))) for axis in cut.keep(node.output(0))):
         rewrite_sizes(cut, node, 1, numbers)
+        if not given:
+            cut.drop_attribute(node, "allowzero")
 
 
 def _flatten(trace: Trace, node: Node) -> None:

@@ -1,8 +1,8 @@
 """Gemm and MatMul with one constant operand, on either side.
 
 The weight reads neurons along the axis it sums over and makes new ones along its other axis. Neurons that lie along
-another axis of the computed operand pass (the weight works beside them), and then the weight makes none. A product of
-two computed values is refused.
+another axis of the computed operand pass (the weight works beside them), and then the weight makes none. Products of
+two computed values are in product.py; Gemm refuses them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from ..operands import operand
 from ..readers import made, make, plus, read, summed
 from ..rule import Rule, Rules, onnx_rules
 from ..trace import Trace
+from .product import product
 
 
 def _matmul(trace: Trace, node: Node) -> None:
+    if trace.constant(node.input(0)) is None and trace.constant(node.input(1)) is None:
+        product(trace, node)
+        return
     weight = _weight(trace, node)
     if weight is None:
         return

@@ -65,7 +65,14 @@ def _layer_normalization(trace: Trace, node: Node) -> None:
     trace.refuse(node, f"it normalises over the axes from {axis} on, and each neuron changes all others")
 
 
+def _mixes(among: str) -> Rule:
+    return Rule(lambda trace, node: trace.refuse(node, f"it normalises over {among}, and each changes the others"))
+
+
 RULES: Rules = {
+    **onnx_rules("LRN", _mixes("neighbouring neurons")),
+    **onnx_rules("GroupNormalization", _mixes("groups of neurons")),
+    **onnx_rules("MeanVarianceNormalization LpNormalization RMSNormalization", _mixes("an axis or several")),
     **onnx_rules("BatchNormalization", Rule(_batch_normalization)),
     **onnx_rules("InstanceNormalization", Rule(_instance_normalization)),
     **onnx_rules("Softmax LogSoftmax Hardmax", Rule(_softmax)),

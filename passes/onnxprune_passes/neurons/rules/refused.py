@@ -9,12 +9,9 @@ from ..rule import Rule, Rules, onnx_rules
 from ..trace import Trace
 
 _QUANTISED = "quantised weights are not followed"
-_RECURRENT = "its units share gates and a state in time, which are not followed"
 
 _REASONS = {
-    _QUANTISED: """ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul
-    QuantizeLinear""",
-    _RECURRENT: "GRU LSTM RNN",
+    _QUANTISED: "ConvInteger DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul",
 }
 
 

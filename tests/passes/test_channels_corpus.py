@@ -1,0 +1,66 @@
+"""PruneChannels on the real models: which shrink, what is said of the others, and one run is enough."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from onnxprune_passes.channels import PruneChannels
+from onnxprune_passes.dead_neurons import RemoveDeadNeurons
+from onnxprune_passes.model import Model
+from onnxprune_passes.pipeline import Skip, State
+from onnxprune_passes.storage import load
+
+pytestmark = pytest.mark.corpus
+
+DATA = Path(os.environ.get("ONNXPRUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHRINK = {
+    "basic_pitch_nmp": 0.23,
+    "cifar_resnet20_jpegft_op13": 0.74,
+    "cifar_resnet20_op13_bn": 0.74,
+    "cifar_resnet20_qdq_int8": 0.73,
+    "cifar_resnet56_external": 0.79,
+    "gtcrn_simple": 0.02,
+    "mnist_cntk_8": 0.28,
+    "mobilenet_v1_0.25_224": 0.52,
+    "nnsplit_en": 0.74,
+    "oww_embedding_model": 0.71,
+    "ppocr_v2_det": 0.70,
+    "silero_vad_16k_op15": 0.20,
+    "squeezenet_v1.0_deepcompressed": 0.62,
+    "stories260K_llama_op18": 0.15,
+    "super_resolution": 0.71,
+    "swift_f0": 0.52,
+    "version-RFB-320": 0.64,
+    "vitTracker_a": 0.42,
+    "yolox_nano": 0.70,
+    "yunet_n_dynamic": 0.68,
+}
+"""Model → at least this share of its numbers goes at half of the channels."""
+STAY = ("dtln_1", "magika_v3_3", "silero_vad")
+"""States that are graph inputs and outputs; layer norms over all channels; all weights in bodies of If."""
+
+
+def loaded(name: str) -> Model:
+    path = DATA / "models" / f"{name}.onnx"
+    path = path if path.exists() else DATA / "models" / name / "model.onnx"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: set ONNXPRUNE_DATA to the folder that holds models/")
+    return load(path)
+
+
+def entries(model: Model) -> int:
+    return sum(model.initializers.source(key).size for key in model.initializers)
+
+
+@pytest.mark.parametrize("name", [*SHRINK, *STAY])
+def test_half_of_the_channels(name: str) -> None:
+    before = State(loaded(name))
+    masked = PruneChannels(0.5)(before)
+    after = RemoveDeadNeurons()(masked)
+    assert 1 - entries(after.model) / entries(before.model) >= SHRINK.get(name, 0)
+    assert PruneChannels(0.5)(masked) is masked
+    skips = [entry for entry in masked.log if isinstance(entry, Skip)]
+    assert skips
+    assert all("blocked by" in skip.reason or "fixed transform" in skip.reason for skip in skips)

@@ -24,7 +24,8 @@ def integers(
     for axis, places in dead.items():
         for place in places:
             values[(slice(None),) * axis + (place,)] = 0
-    return (values + zero).astype(dtype)
+    found: NDArray = (values + zero).astype(dtype)
+    return found
 
 
 def vector(*values: int, dtype: type[np.integer[Any]] = np.int8) -> NDArray:

@@ -19,7 +19,7 @@ s = MatMul(qh, kt) p = Mul(s, half) o = MatMul(p, vh) oh = Transpose<perm=[0,2,1
 y = MatMul(f, wo)"""
 SIZES = {"split": np.array([0, 0, 3, 2]), "join": np.array([0, 0, -1]), "half": np.float32(0.5)}
 
-NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], dict[str, NDArray], bool]] = {
+NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], Any, bool]] = {
     "rnn": (
         """g (float[4,N,3] x) => (float[4,N,2] y) { s = RNN<hidden_size=4, direction="bidirectional",
         activations=["Relu", "Relu"]>(x, w, r, b) t = Transpose<perm=[0,2,1,3]>(s) f = Reshape(t, flat)

@@ -1,0 +1,148 @@
+"""Normalisation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onnxprune.torch.node import Node
+from onnxprune.torch.ops.common import axis_of, unflattened
+from onnxprune.torch.registry import op
+
+
+@op("BatchNormalization")
+def batch_normalization(
+    node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    """`x` [N, C, ...] with the statistics `mean` and `var` [C] of the file, or with those of the batch.
+
+    The batch's are taken where the file says so (training_mode = 1), and while training with batch_norm = `train`; the
+    file's then move towards them, in place.
+    """
+    node.only("spatial", (1,), 1)
+    epsilon, momentum = node.real("epsilon", 1e-5), node.real("momentum", 0.9)
+    if node.integer("training_mode", 0):
+        return _with_batch_statistics(x, scale, bias, mean, var, epsilon, momentum)
+    if node.state.training and node.state.batch_norm == "train" and {3, 4} <= node.fixed:
+        share = 1 - momentum if node.state.momentum is None else node.state.momentum
+        return F.batch_norm(x, mean, var, scale, bias, training=True, momentum=share, eps=epsilon)
+    return F.batch_norm(x, mean, var, scale, bias, training=False, eps=epsilon)
+
+
+def _with_batch_statistics(
+    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float, momentum: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    batch_var, batch_mean = torch.var_mean(x.detach(), axes, correction=0)
+    y = F.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
+    moved = [old * momentum + new.to(old.dtype) * (1 - momentum) for old, new in ((mean, batch_mean), (var, batch_var))]
+    return y, moved[0], moved[1]
+
+
+@op("InstanceNormalization")
+def instance_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """`x` [N, C, spatial...], each plane on its own; scale and bias [C]."""
+    return F.group_norm(x, x.shape[1], scale, bias, node.real("epsilon", 1e-5))
+
+
+@op("GroupNormalization", since=18)
+def group_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """`x` [N, C, ...] in `num_groups` groups of channels; scale and bias [C], or [groups] before opset 21."""
+    groups = node.integer("num_groups", 1)
+    if node.opset < 21:
+        scale, bias = (one.repeat_interleave(x.shape[1] // groups) for one in (scale, bias))
+    return F.group_norm(x, groups, scale, bias, node.real("epsilon", 1e-5))
+
+
+@op("LayerNormalization")
+def layer_normalization(
+    node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    """`x` normalised over all axes from `axis` on; and the mean and 1 / deviation, where they are read."""
+    axis, epsilon = axis_of(node, -1, x.ndim), node.real("epsilon", 1e-5)
+    dims = list(x.shape[axis:])
+    if list(scale.shape) == dims and (bias is None or list(bias.shape) == dims):
+        y = F.layer_norm(x, dims, scale, bias, epsilon)
+    else:
+        y = F.layer_norm(x, dims, None, None, epsilon) * scale
+        y = y if bias is None else y + bias
+    if node.n_outputs == 1:
+        return y
+    axes = list(range(axis, x.ndim))
+    var, mean = torch.var_mean(
+        x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, axes, correction=0, keepdim=True
+    )
+    return y, mean, torch.rsqrt(var + epsilon)
+
+
+@op("RMSNormalization", since=23)
+@op("SimplifiedLayerNormalization")
+def rms_normalization(node: Node, x: Tensor, scale: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """`x` over the root of its mean square along all axes from `axis` on."""
+    axis, epsilon = axis_of(node, -1, x.ndim), node.real("epsilon", 1e-5)
+    axes = list(range(axis, x.ndim))
+    wide = x.float() if node.integer("stash_type", 1) == 1 and x.dtype in (torch.float16, torch.bfloat16) else x
+    inverse = torch.rsqrt(wide.square().mean(axes, keepdim=True) + epsilon)
+    y = (wide * inverse).to(x.dtype) * scale
+    return y if node.n_outputs == 1 else (y, inverse)
+
+
+@op("LRN")
+def lrn(node: Node, x: Tensor) -> Tensor:
+    """`x` [N, C, ...] over (bias + alpha / size · sum of squares in a window of channels) ** beta."""
+    size = node.integer("size", 1)
+    channels_last = x.square().movedim(1, -1)
+    padded = F.pad(channels_last, [(size - 1) // 2, size // 2])
+    total = padded.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
+    alpha, beta, bias = node.real("alpha", 1e-4), node.real("beta", 0.75), node.real("bias", 1.0)
+    return x / (bias + alpha / size * total).pow(beta)
+
+
+@op("LpNormalization")
+def lp_normalization(node: Node, x: Tensor) -> Tensor:
+    """`x` over its p-norm along `axis`; a vector of zeros stays one."""
+    axis = axis_of(node, -1, x.ndim)
+    p = node.only("p", (1, 2), 2)
+    size = x.abs().sum(axis, keepdim=True) if p == 1 else x.square().sum(axis, keepdim=True)
+    zero = size == 0
+    size = torch.where(zero, torch.ones_like(size), size)
+    return torch.where(zero, torch.zeros_like(x), x / (size if p == 1 else size.sqrt()))
+
+
+@op("MeanVarianceNormalization")
+def mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
+    """(x - mean) / (deviation + 1e-9) over `axes`."""
+    axes = node.ints("axes") or [0, 2, 3]
+    var, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    return (x - mean) / (var.sqrt() + 1e-9)
+
+
+@op("Dropout", keep=(2,))
+def dropout(
+    node: Node, x: Tensor, share: Tensor | None = None, training: object = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`x` itself, unless the file says that this node drops entries at inference too (training_mode = true)."""
+    mask: Tensor | None = None
+    if training is not None and bool(
+        getattr(training, "item", training) if not isinstance(training, Tensor) else training.item()
+    ):
+        probability = 0.5 if share is None else float(share)
+        if probability > 0:
+            mask = torch.rand(x.shape, device=x.device) >= probability
+            x = x * mask / (1 - probability) if probability < 1 else x * 0
+    if node.n_outputs == 1:
+        return x
+    return x, torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """`x` [N, L, heads · size] → [N, heads, L, size]."""
+    return unflattened(x, -1, (heads, x.shape[-1] // heads)).transpose(1, 2)
+
+
+def scale_of(node: Node, size: int) -> float:
+    """The factor on attention scores: the attribute `scale`, or 1 / sqrt(size) without one."""
+    return node.real("scale", 0.0) or 1 / math.sqrt(size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,52 +21,16 @@ from onnxprune_passes.thresholds import Sparsity
 NDArray = npt.NDArray[Any]
 Run = Callable[[Model, Mapping[str, NDArray], Any], list[tuple[tuple[int, ...], bytes]]]
 
-NAMES = (
-    "basic_pitch_nmp",
-    "cifar_resnet20_jpegft_op13",
-    "cifar_resnet20_op13_bn",
-    "cifar_resnet20_qdq_int8",
-    "cifar_resnet56_external",
-    "dtln_1",
-    "gtcrn_simple",
-    "magika_v3_3",
-    "mnist_cntk_8",
-    "mobilenet_v1_0.25_224",
-    "nnsplit_en",
-    "oww_embedding_model",
-    "ppocr_v2_det",
-    "silero_vad",
-    "silero_vad_16k_op15",
-    "squeezenet_v1.0_deepcompressed",
-    "stories260K_llama_op18",
-    "super_resolution",
-    "swift_f0",
-    "version-RFB-320",
-    "vitTracker_a",
-    "yolox_nano",
-    "yunet_n_dynamic",
-)
 OFF, ON = ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 pytestmark = pytest.mark.corpus
 
 
-@pytest.fixture(scope="session")
-def folder() -> Path:
-    named = os.environ.get("ONNXPRUNE_DATA")
-    found = (Path(named) if named else Path(__file__).parents[4] / "shared" / "data") / "models"
-    if not found.is_dir():
-        pytest.skip(f"no models in {found}; set ONNXPRUNE_DATA to the folder that holds models/")
-    return found
-
-
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("encoding", ["auto", "gaps", "bitmask", "coo"])
-def test_a_real_model(folder: Path, run: Run, name: str, encoding: Any) -> None:
-    file = folder / f"{name}.onnx"
-    model = load(file if file.is_file() else folder / name / "model.onnx")
-    pruned = MagnitudePrune(Sparsity(0.8))(State(model)).model
+def test_a_real_model(corpus_path: Path, run: Run, encoding: Any) -> None:
+    named = corpus_path.parent if corpus_path.name == "model.onnx" else corpus_path.with_suffix("")
+    pruned = MagnitudePrune(Sparsity(0.8))(State(load(corpus_path))).model
     encoded = encode_model(pruned, encoding)
-    if (name, encoding) == ("cifar_resnet20_qdq_int8", "coo"):  # positions of 8 bytes for values of one
+    if (named.name, encoding) == ("cifar_resnet20_qdq_int8", "coo"):  # positions of 8 bytes for values of one
         assert encoded.model is pruned
         return
     assert encoded.tensors
@@ -85,7 +48,7 @@ def test_a_real_model(folder: Path, run: Run, name: str, encoding: Any) -> None:
         assert run(small, {}, OFF) == expected, key
         assert run(small, {}, ON) == expected, key
 
-    with np.load(folder / f"{name}.inputs.npz") as stored:
+    with np.load(named.with_name(f"{named.name}.inputs.npz")) as stored:
         feeds = {key: stored[key] for key in stored.files}
     outputs = run(dense, feeds, ON)
     assert run(encoded.model, feeds, ON) == outputs

@@ -229,13 +229,8 @@ def timed(steps: list[Callable[[], float]], pairs: int) -> NDArray[np.float64]:
     return times
 
 
-def table(rows: list[Row]) -> str:
-    lines = [
-        "| network | batch | masks | torch, ms | ONNX module, ms | quotient, median | 95 % interval | pairs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    versions = f"torch {torch.__version__}, Python {platform.python_version()}, one thread, {date.today()}"
-    return "\n".join([*lines, *map(str, rows), "", versions])
+HEAD = """| network | batch | masks | torch, ms | ONNX module, ms | quotient, median | 95 % interval | pairs |
+|---|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
@@ -247,7 +242,8 @@ def main() -> None:
     torch.set_num_threads(1)
     networks = arguments.networks.split(",")
     rows = [measure(network, arguments.pairs, masked=masked) for network in networks for masked in (False, True)]
-    print(table(rows))
+    print(HEAD, *rows, "", sep="\n")
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, one thread, {date.today()}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,26 @@ def test_an_edit_of_an_initializer_is_an_edit_of_its_parameter(corpus_path: Path
         assert not problems, (key, problems)
         with torch.no_grad():
             parameter.copy_(kept)
+
+
+def test_mixed_precision_runs_and_has_gradients(corpus_path: Path) -> None:
+    model = load(corpus_path)
+    module, (feeds, *_) = module_of(corpus_path, model)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(*tensors_from_feeds(module, feeds))
+    torch.autograd.backward([one.float().sum() for one in found if one.requires_grad])
+    assert any(one.grad is not None and one.grad.any() for one in module.parameters())
+    assert all(one.grad.isfinite().all() for one in module.parameters() if one.grad is not None)
+    assert {one.dtype for one in module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet20_op13_bn", "mobilenet_v1_0.25_224", "stories260K_llama_op18", "vitTracker_a", "magika_v3_3"]
+)
+def test_it_compiles_whole_with_open_sizes(name: str, corpus: Callable[[str], Path]) -> None:
+    module, (feeds, *_) = module_of(corpus(name), load(corpus(name)))
+    inputs = tensors_from_feeds(module.eval(), feeds)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, backend="eager", fullgraph=True, dynamic=True)
+    for one, other in zip(compiled(*inputs), module(*inputs), strict=True):
+        assert torch.equal(one, other)

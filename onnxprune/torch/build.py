@@ -135,7 +135,7 @@ def _tensors(
         if row.kind == HOST:
             known[one.slot] = host_from_tensor(own_tensor(source, where), keep=True)
             continue
-        name = name_from_key(row.key or f"#{one.slot}")
+        name = name_from_key(row.key) if row.key else f"c:{one.slot}"
         if row.kind == LATENT and one.weight is not None:
             bound[one.slot] = _latent(name, one, model, tensors)
             continue
@@ -151,7 +151,7 @@ def _latent(name: str, one: Assignment, model: Model, tensors: dict[str, Tensor]
     assert weight is not None
     stored = model.initializers[weight.key]
     tensors[name] = tensor_from_array(latent_values(weight, stored), name)
-    scale, zero = f"{name}:scale", f"{name}:zero"
+    scale, zero = f"scale:{name}", f"zero:{name}"
     tensors[scale] = tensor_from_array(np.array(weight.scale, np.float32), scale)
     tensors[zero] = tensor_from_array(np.array(weight.zero_point), zero)
     return Bound(name, True, scale, zero, tensor_from_array(stored[:0].copy(), name).dtype)

@@ -17,6 +17,7 @@ from onnxprune_passes.masks import Masks
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from onnxprune.torch.assign import BUFFER, HOST
 from onnxprune.torch.escape import name_from_key
 from onnxprune.torch.write import unwrapped
 
@@ -104,10 +105,16 @@ def hold_masks(module: nn.Module, optimizer: Optimizer, masks: Masks | None = No
         The hold: `check()` looks at every pruned entry, `release()` ends it.
 
     Raises:
-        ModelError: a mask names a floating point tensor that is no parameter of the module, or has another shape.
+        ModelError: a mask names a floating point tensor that the module does not train, or has another shape.
     """
     inner = unwrapped(module)
     masks = inner.masks if masks is None else masks
+    for row in inner.rows:
+        if row.key in masks and row.kind in (BUFFER, HOST) and "float" in row.dtype:
+            raise ModelError(
+                f"the mask of {row.key!r} has no parameter to hold: give the masks to module_from_model, or name the "
+                "tensor in trainable="
+            )
     parameters = {key: parameter for key in masks if (parameter := _parameter(inner, key)) is not None}
     numbers = {}
     for key, parameter in parameters.items():

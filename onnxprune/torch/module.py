@@ -24,7 +24,7 @@ class OnnxModule(nn.Module):
     """An ONNX graph as a module; `module_from_model` makes it.
 
     Trained tensors are parameters under the escaped key of their ONNX tensor (`name_from_key`), in ONNX's layout.
-    `state_dict` holds the parameters and the statistics of BatchNormalization, not what is frozen.
+    `state_dict` holds the parameters and the statistics of BatchNormalization; the other buffers stay in the file.
 
     Attributes:
         input_names, output_names: the graph's inputs that must be given, and what `forward` gives, in order.

@@ -140,7 +140,7 @@ def reshape(node: Node, data: Host, target: Host) -> Host:
     dims = [data.shape[at] if dim == 0 and not zero else dim for at, dim in enumerate(target.values)]
     if -1 in dims:
         known = product(dim for dim in dims if dim != -1)
-        dims[dims.index(-1)] = len(data.values) // known
+        dims[dims.index(-1)] = len(data.values) // known if data.values else 0
     return Host(data.values, dims, data.dtype)
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from onnxprune.torch.node import Node
 from onnxprune.torch.ops.common import unflattened
-from onnxprune.torch.ops.norm import scale_of, split_heads
 from onnxprune.torch.registry import MICROSOFT, op
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """`x` [N, L, heads · size] → [N, heads, L, size]."""
+    return unflattened(x, -1, (heads, x.shape[-1] // heads)).transpose(1, 2)
+
+
+def scale_of(node: Node, size: int) -> float:
+    """The factor on attention scores: the attribute `scale`, or 1 / sqrt(size) without one."""
+    return node.real("scale", 0.0) or 1 / math.sqrt(size)
 
 
 def _mask_bias(node: Node, mask: Tensor, batch: int, rows: int, columns: int, like: Tensor) -> Tensor:

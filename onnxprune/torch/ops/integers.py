@@ -37,7 +37,7 @@ def conv_integer(
 def _requantised(exact: Tensor, factor: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """`exact` · factor as steps of `scale`, in the type of `zero`."""
     real = exact * factor.to(torch.float64) / scale.to(torch.float64)
-    return steps_of(real, torch.ones_like(real[:0].sum()), zero, zero.dtype).to(torch.int64).to(zero.dtype)
+    return steps_of(real, real.new_ones(()), zero, zero.dtype).to(torch.int64).to(zero.dtype)
 
 
 @op("QLinearMatMul", since=10)

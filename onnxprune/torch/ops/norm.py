@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnxprune.torch.host import Host
 from onnxprune.torch.node import Node
-from onnxprune.torch.ops.common import axis_of, unflattened
+from onnxprune.torch.ops.common import axis_of, number
 from onnxprune.torch.registry import op
 
 
@@ -120,29 +119,14 @@ def mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
     return (x - mean) / (var.sqrt() + 1e-9)
 
 
-@op("Dropout", keep=(2,))
+@op("Dropout", keep=(1, 2))
 def dropout(
-    node: Node, x: Tensor, share: Tensor | None = None, training: object = None
+    node: Node, x: Tensor, share: Tensor | Host | None = None, training: Tensor | Host | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`x` itself, unless the file says that this node drops entries at inference too (training_mode = true)."""
-    mask: Tensor | None = None
-    if training is not None and bool(
-        getattr(training, "item", training) if not isinstance(training, Tensor) else training.item()
-    ):
-        probability = 0.5 if share is None else float(share)
-        if probability > 0:
-            mask = torch.rand(x.shape, device=x.device) >= probability
-            x = x * mask / (1 - probability) if probability < 1 else x * 0
-    if node.n_outputs == 1:
-        return x
-    return x, torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """`x` [N, L, heads · size] → [N, heads, L, size]."""
-    return unflattened(x, -1, (heads, x.shape[-1] // heads)).transpose(1, 2)
-
-
-def scale_of(node: Node, size: int) -> float:
-    """The factor on attention scores: the attribute `scale`, or 1 / sqrt(size) without one."""
-    return node.real("scale", 0.0) or 1 / math.sqrt(size)
+    probability = 0.5 if share is None else float(number(share))
+    mask = torch.ones_like(x, dtype=torch.bool)
+    if training is not None and bool(number(training)) and probability > 0:
+        mask = torch.rand(x.shape, device=x.device) >= probability
+        x = x * mask / (1 - probability) if probability < 1 else x * 0
+    return x if node.n_outputs == 1 else (x, mask)

@@ -34,10 +34,15 @@ def weights(*shape: int, seed: int = 0) -> Array:
 
 @pytest.fixture
 def model(make: Callable[..., Model]) -> Model:
-    body = "a = Gemm<transB = 1>(x, w, b) h = Relu(a) y = MatMul(h, v)"
-    return make(
-        body, "float[N, 6] x", "float[N, 3] y", {"w": weights(8, 6), "b": weights(8), "v": weights(8, 3, seed=1)}
-    )
+    body = "a = Gemm<transB = 1>(x, w, b) h = Relu(a) m = MatMul(h, v) s = ReduceSum(big, zero) y = Sub(m, s)"
+    named = {
+        "w": weights(8, 6),
+        "b": weights(8),
+        "v": weights(8, 3, seed=1),
+        "big": weights(100),
+        "zero": np.array([0]),
+    }
+    return make(body, "float[N, 6] x", "float[N, 3] y", named)
 
 
 @pytest.fixture
@@ -89,9 +94,8 @@ def test_state_from_before_the_prune_revives_nothing(name: str, model: Model, ma
     check_masks(module, masks)
     for key in masks:
         pruned = torch.from_numpy(~masks[key])
-        assert not any(
-            one[pruned].any() for one in optimizer.state[module.get_parameter(f"t:{key}")].values() if one.ndim
-        )
+        state = optimizer.state[module.get_parameter(f"t:{key}")].values()
+        assert not any(one[pruned].any() for one in state if one.ndim)
 
 
 def test_without_the_hold_they_come_back_and_are_counted(model: Model, masks: Masks) -> None:
@@ -150,6 +154,8 @@ def test_a_mask_of_another_shape_is_refused(model: Model) -> None:
     module = module_from_model(model)
     with pytest.raises(ModelError, match=r"the mask of 'w' has shape \[2, 2\], the parameter \[8, 6\]"):
         hold_masks(module, torch.optim.SGD(module.parameters(), lr=0.1), Masks({"w": np.ones((2, 2), np.bool_)}))
+    with pytest.raises(ModelError, match="the mask of 'big' has no parameter to hold"):
+        hold_masks(module, torch.optim.SGD(module.parameters(), lr=0.1), Masks({"big": np.ones(100, np.bool_)}))
     with pytest.raises(ModelError, match="names no tensor of the model"):
         module_from_model(model, Masks({"nobody": np.ones(2, np.bool_)}))
 
@@ -166,8 +172,6 @@ def test_written_back_the_masks_are_in_the_file(model: Model, masks: Masks) -> N
 
 
 class Wrapped(torch.nn.Module):
-    """What a training library wraps a module in."""
-
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self.module = module
@@ -194,11 +198,10 @@ def test_a_closure_in_the_step_is_fine(model: Model, masks: Masks) -> None:
     module = module_from_model(model, masks)
     optimizer = OPTIMIZERS["momentum and decay"](module.parameters())
     hold = hold_masks(module, optimizer)
-    x = torch.randn(4, 6)
 
     def closure() -> float:
         optimizer.zero_grad()
-        loss = module(x)[0].square().mean()
+        loss = module(torch.ones(4, 6))[0].square().mean()
         loss.backward()
         return float(loss.item())
 
@@ -242,6 +245,6 @@ def test_lightning(model: Model, masks: Masks) -> None:
             return optimizer
 
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(8, 6)), 4)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    lightning.Trainer(max_epochs=2, **quiet).fit(Task(), loader)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet).fit(Task(), loader)
     check_masks(module)

@@ -1,14 +1,7 @@
 """Feeds from the user's `.npz` file: arrays named after the model's inputs, and `labels` where accuracy is wanted.
 
-Three layouts are understood, tried in this order:
-
-1. The arrays fit the inputs as they are: one batch. When the first axis is dynamic and longer than `batch_size`, it is
-   the sample axis and is split.
-2. Every array that does not fit has one more axis in front, of one common size K: K batches.
-3. The model's first axis is fixed at n and the array's is longer: the first axis holds samples, cut in batches of n.
-   Samples left over at the end are dropped, and the note says how many.
-
-Arrays that fit as they are go unchanged into every batch of layouts 2 and 3. Nothing is ever scaled or transposed.
+`layout` says where samples are looked for. A dynamic sample axis longer than `batch_size` is split; where the model
+fixes it at n, samples are cut in batches of n, those left over at the end are dropped, and the note says how many.
 """
 
 from __future__ import annotations
@@ -24,6 +17,7 @@ import numpy as np
 from onnxprune_passes.errors import DataError
 
 from onnxprune.feeds.batches import Feeds
+from onnxprune.feeds.layout import Layout, fits, layout_of
 from onnxprune.runtime import Array, TensorSpec, is_float
 
 BATCH_SIZE = 64
@@ -34,7 +28,8 @@ def feeds_from_npz(path: str | Path, specs: Sequence[TensorSpec], *, batch_size:
     """Read the arrays a model must be fed and cut them in batches.
 
     Args:
-        path: the `.npz` file. Arrays that are no input are ignored, `labels` (integers, first axis = samples) apart.
+        path: the `.npz` file. Arrays that are no input are ignored, `labels` apart: integers (first axis = samples)
+            are class indices; floats are targets of a training, from which no accuracy is taken.
         specs: the model's inputs (`onnxprune.runtime.input_specs`).
         batch_size: samples per batch where the model's first axis is dynamic.
 
@@ -46,6 +41,19 @@ def feeds_from_npz(path: str | Path, specs: Sequence[TensorSpec], *, batch_size:
         DataError: not an .npz file; an input without array; a dtype or shape that does not fit; labels that do not
             count the samples. The message lists what was expected and found.
     """
+    return _split(path, specs, read_npz(path, specs), batch_size)
+
+
+@dataclass(frozen=True)
+class NpzData:
+    """What an `.npz` file holds for a model: an array for each input, in the wanted dtype, and the labels as stored."""
+
+    arrays: dict[str, Array]
+    labels: Array | None
+
+
+def read_npz(path: str | Path, specs: Sequence[TensorSpec]) -> NpzData:
+    """The arrays of an `.npz` file by input name; each is read once. Raises DataError like `feeds_from_npz`."""
     expected = ", ".join(str(spec) for spec in specs)
     try:
         with Path(path).open("rb") as file, _opened(file) as archive:
@@ -61,9 +69,7 @@ def feeds_from_npz(path: str | Path, specs: Sequence[TensorSpec], *, batch_size:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable .npz file ({reason}); write one with numpy.savez") from error
-    split = _split(path, specs, arrays, batch_size)
-    split_labels = None if labels is None else _split_labels(path, labels, split)
-    return Feeds(split.batches, split_labels, f"{Path(path).name}: {split.note}")
+    return NpzData(arrays, labels)
 
 
 def _opened(file: BinaryIO) -> np.lib.npyio.NpzFile:
@@ -108,113 +114,63 @@ def _cast(path: str | Path, array: Array, spec: TensorSpec) -> Array:
     )
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Batches, how many samples each holds, how many samples the arrays hold (None: unknown), how they were cut."""
+def _split(path: str | Path, specs: Sequence[TensorSpec], data: NpzData, batch_size: int) -> Feeds:
+    """The arrays and labels cut in batches; `DataError` when no layout fits."""
+    name, layout = Path(path).name, layout_of(specs, data.arrays)
+    as_given = fits(specs, {name: array.shape for name, array in data.arrays.items()})
+    size = batch_size if layout is None or layout.batch is None else layout.batch
+    if (layout is None and not as_given) or any(array.size == 0 for array in data.arrays.values()):
+        raise misfit(path, specs, data.arrays)
+    if layout is None or (as_given and layout.batch is not None):
+        labels = class_labels(data.labels)
+        return Feeds((data.arrays,), None if labels is None else (labels,), f"{name}: one batch as given")
+    starts = range(0, layout.samples, size)
+    if layout.batch is not None:
+        starts = range(0, layout.samples - layout.samples % size, size)
+    if not starts:
+        raise misfit(path, specs, data.arrays)
+    cuts = [slice(start, min(start + size, layout.samples)) for start in starts]
+    batches = tuple(layout.take(data.arrays, cut) for cut in cuts)
+    labels = class_labels(counted_labels(path, data.labels, layout.samples))
+    note = f"{name}: {_how(layout, len(batches), size)}"
+    return Feeds(batches, None if labels is None else tuple(labels[cut] for cut in cuts), note)
 
-    batches: tuple[Mapping[str, Array], ...]
-    sizes: tuple[int, ...]
-    samples: int | None
-    note: str
+
+def misfit(path: str | Path, specs: Sequence[TensorSpec], arrays: Mapping[str, Array]) -> DataError:
+    """The error of arrays that fit no layout."""
+    expected = ", ".join(str(spec) for spec in specs)
+    return DataError(
+        f"{path}: arrays do not fit the model's inputs; expected {expected}; found {_listing(arrays)}; give at "
+        f"least one batch in the shape of the inputs, or samples along the first axis"
+    )
 
 
-def _split(path: str | Path, specs: Sequence[TensorSpec], arrays: dict[str, Array], batch_size: int) -> _Split:
-    """The arrays cut by the first layout that fits; `DataError` when none does."""
-    split: _Split | None
-    if all(spec.accepts_shape(arrays[spec.name].shape) for spec in specs):
-        split = _by_dynamic_axis(specs, arrays, batch_size)
-    else:
-        split = _by_leading_axis(specs, arrays) or _by_fixed_axis(specs, arrays)
-    if split is None or not split.batches or any(array.size == 0 for array in arrays.values()):
-        expected = ", ".join(str(spec) for spec in specs)
+def _how(layout: Layout, batches: int, size: int) -> str:
+    """What was cut into what."""
+    if layout.stacked:
+        return f"{batches} batches along the first axis"
+    if batches == 1 and layout.batch is None:
+        return f"{layout.samples} samples in one batch"
+    left = layout.samples % size if layout.batch is not None else 0
+    dropped = f", the last {left} left out" if left else ""
+    return f"{layout.samples} samples in {batches} batches of {size}{dropped}"
+
+
+def counted_labels(path: str | Path, labels: Array | None, samples: int) -> Array | None:
+    """The labels once they are known to count the samples; integers as int64."""
+    if labels is None:
+        return None
+    if labels.dtype.kind not in "iuf":
         raise DataError(
-            f"{path}: arrays do not fit the model's inputs; expected {expected}; found {_listing(arrays)}; give at "
-            f"least one batch in the shape of the inputs, or samples along the first axis"
+            f"{path}: labels are {labels.dtype.name}; give class indices as integers, or floats in the shape of the "
+            f"first output"
         )
-    return split
-
-
-def _by_dynamic_axis(specs: Sequence[TensorSpec], arrays: dict[str, Array], batch_size: int) -> _Split:
-    """Layout 1: as given, or cut along the dynamic first axis (and along other axes of the same symbol)."""
-    leading = [spec for spec in specs if spec.shape and not isinstance(spec.shape[0], int)]
-    counts = {arrays[spec.name].shape[0] for spec in leading}
-    if len(counts) != 1:
-        return _Split((arrays,), (), None, "one batch as given")
-    (count,) = counts
-    if count <= batch_size:
-        return _Split((arrays,), (count,), count, f"{count} samples in one batch")
-    symbols = {spec.shape[0] for spec in leading}
-    axes = {spec.name: _sample_axis(spec, arrays[spec.name], symbols, count) for spec in specs}
-    starts = range(0, count, batch_size)
-    batches = tuple(
-        {name: _cut(array, axes[name], start, start + batch_size) for name, array in arrays.items()} for start in starts
-    )
-    sizes = tuple(min(batch_size, count - start) for start in starts)
-    return _Split(batches, sizes, count, f"{count} samples in {len(batches)} batches of {batch_size}")
-
-
-def _sample_axis(spec: TensorSpec, array: Array, symbols: set[int | str | None], count: int) -> int | None:
-    """The axis of an input that counts the samples, None when it has none."""
-    return next(
-        (axis for axis, dim in enumerate(spec.shape) if dim in symbols and array.shape[axis] == count),
-        None,
-    )
-
-
-def _cut(array: Array, axis: int | None, start: int, stop: int) -> Array:
-    return array if axis is None else array[(slice(None),) * axis + (slice(start, stop),)]
-
-
-def _by_leading_axis(specs: Sequence[TensorSpec], arrays: dict[str, Array]) -> _Split | None:
-    """Layout 2: one more axis in front."""
-    stacked = {spec.name for spec in specs if not spec.accepts_shape(arrays[spec.name].shape)}
-    if not all(spec.accepts_shape(arrays[spec.name].shape[1:]) for spec in specs if spec.name in stacked):
-        return None
-    counts = {arrays[name].shape[0] for name in stacked}
-    if len(counts) != 1:
-        return None
-    (count,) = counts
-    batches = tuple(
-        {name: np.asarray(array[index]) if name in stacked else array for name, array in arrays.items()}
-        for index in range(count)
-    )
-    return _Split(batches, (1,) * count, count, f"{count} batches along the first axis")
-
-
-def _by_fixed_axis(specs: Sequence[TensorSpec], arrays: dict[str, Array]) -> _Split | None:
-    """Layout 3: samples along a first axis that the model fixes."""
-    sizes: dict[str, int] = {}
-    for spec in specs:
-        shape = arrays[spec.name].shape
-        if spec.accepts_shape(shape):
-            continue
-        if not shape or not spec.shape or not isinstance(spec.shape[0], int):
-            return None
-        if not spec.accepts_shape((spec.shape[0], *shape[1:])):
-            return None
-        sizes[spec.name] = spec.shape[0]
-    counts = {arrays[name].shape[0] for name in sizes}
-    if len(counts) != 1 or len(set(sizes.values())) != 1:
-        return None
-    (count,), (size,) = counts, set(sizes.values())
-    starts = range(0, count - count % size, size)
-    batches = tuple(
-        {name: array[start : start + size] if name in sizes else array for name, array in arrays.items()}
-        for start in starts
-    )
-    dropped = f", the last {count % size} left out" if count % size else ""
-    note = f"{count} samples in {len(batches)} batches of {size}{dropped}"
-    return _Split(batches, (size,) * len(batches), count, note)
-
-
-def _split_labels(path: str | Path, labels: Array, split: _Split) -> tuple[Array, ...]:
-    """Labels per batch, cut like the arrays."""
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: labels are {labels.dtype.name}; give class indices as integers")
-    if split.samples is None:
-        return (labels,)
-    if labels.shape[:1] != (split.samples,):
-        found, samples = list(labels.shape), split.samples
+    if labels.shape[:1] != (samples,):
+        found = list(labels.shape)
         raise DataError(f"{path}: labels {found} for {samples} samples; give one label or row of labels per sample")
-    stops = np.cumsum(split.sizes).tolist()
-    return tuple(labels[stop - size : stop] for stop, size in zip(stops, split.sizes, strict=True))
+    return labels.astype(np.int64, copy=False) if labels.dtype.kind in "iu" else labels
+
+
+def class_labels(labels: Array | None) -> Array | None:
+    """Labels that are class indices; None for others, which no accuracy can be taken from."""
+    return labels if labels is not None and labels.dtype.kind in "iu" else None

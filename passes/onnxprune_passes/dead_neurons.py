@@ -30,7 +30,7 @@ class RemoveDeadNeurons:
 
     Shapes of weights, biases and everything coupled to them shrink; inputs and outputs of the graph keep theirs,
     every axis keeps at least one neuron. Masks are cut with their tensors. Outputs stay the same up to the rounding
-    of sums (exactly, when all sums are exact). Bodies of If, Loop and Scan and model-local functions are not touched.
+    of sums (exactly, when all sums are exact). Model-local functions are not touched.
     """
 
     @property

@@ -5,7 +5,8 @@ the ids of the values it reads. Ops that work on each coordinate unite the ids o
 out anew lay the ids out with them, weights read ids on one side and make new ones on the other, and what mixes
 neurons pins them.
 
-    graph      the main graph: nodes, shapes, constants, readers
+    bodies     the nodes of the main graph and of the bodies in it, under full names
+    graph      these nodes, shapes, constants, readers
     slices     all-zero slices of tensors, and tensors cut, in chunks
     flow       what a value carries: ids, and where it is a known constant
     records    what the walk notes down: pins, ties, weights that read neurons, weights that make them

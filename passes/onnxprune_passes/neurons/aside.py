@@ -1,4 +1,4 @@
-"""Dead neurons of weights that the walk does not reach: in bodies and functions, quantised, or reshaped on the way.
+"""Dead neurons of weights that the walk does not reach: in functions, quantised, or reshaped on the way.
 
 They stay; saying so, with the node, is all that is done for them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..model import Model
+from ..storage.keys import function_prefix
 from ..weights import Weight, find_weights
 from .slices import BoolArray, ZeroSlices
 from .trace import Trace
@@ -49,10 +50,6 @@ def _reason(model: Model, weight: Weight) -> str:
     where = f"blocked by {use.op_type} node '{use.node}'"
     if weight.quantised:
         return f"{where}: its weight is quantised, which is not followed"
-    if weight.key not in {tensor.name for tensor in model.graph.initializer} and weight.key not in _made(model):
-        return f"{where}: it is inside a body or a function, and only the main graph is followed"
+    if any(weight.key.startswith(function_prefix(function)) for function in model.skeleton.functions):
+        return f"{where}: it is inside a function, and functions are not followed"
     return f"{where}: it is not followed, or its weight is computed on the way"
-
-
-def _made(model: Model) -> set[str]:
-    return {name for node in model.graph.node for name in node.output}

@@ -13,6 +13,7 @@ from ..arrays import Array, Masked, NDArray
 from ..masks import Masks
 from ..model import Model
 from ..storage.keys import first_output
+from .bodies import graphs
 from .classes import Ids
 from .decide import Decision
 from .graph import Node
@@ -154,26 +155,27 @@ class Cut:
         )
         interface = {value.name for value in self.graph.model.graph.input} | set(self.graph.outputs)
         alone = name in self.graph.model.initializers and len(self.graph.readers.get(name, ())) == 1
-        return name if alone and name not in interface and name not in self.graph.captured else None
+        return name if alone and name not in interface else None
 
     def _patched(self, model: Model) -> Model:
         """`model` with the ordered attributes, and value_infos that tell the new sizes."""
         skeleton = onnx.ModelProto()
         skeleton.CopyFrom(model.skeleton)
         for index, attributes in self._attributes.items():
-            node = skeleton.graph.node[index]
+            node = self.graph.nodes[index].placed.of(skeleton)
             kept = [attribute for attribute in node.attribute if attribute.name not in attributes]
             given = [helper.make_attribute(name, value) for name, value in attributes.items() if value is not None]
             del node.attribute[:]
             node.attribute.extend([*kept, *given])
         for index, place in self._dropped:
-            names = skeleton.graph.node[index].input
+            names = self.graph.nodes[index].placed.of(skeleton).input
             names[place] = ""
             while names and not names[-1]:
                 names.pop()
-        for value in skeleton.graph.value_info:
-            for axis, keep in self.keep(value.name).items():
-                dims = value.type.tensor_type.shape.dim
-                if axis < len(dims):
-                    dims[axis].dim_value = int(keep.sum())
+        for prefix, graph in graphs(skeleton.graph):
+            for value in (*graph.value_info, *(graph.output if prefix else ())):
+                for axis, keep in self.keep(prefix + value.name).items():
+                    dims = value.type.tensor_type.shape.dim
+                    if axis < len(dims):
+                        dims[axis].dim_value = int(keep.sum())
         return model.with_skeleton(skeleton)

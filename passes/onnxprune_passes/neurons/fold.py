@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 
 from ..arrays import CHUNK, NDArray
-from ..edit import names_read
 from ..masks import Masks
 from ..model import Model
 from ..storage.keys import first_output
+from .bodies import placed
 from .cut import Cut
 from .decide import Decision
 from .graph import Graph
@@ -83,11 +83,12 @@ def _contribution(graph: Graph, site: Site, used: BoolArray) -> NDArray:
 
 def fold(model: Model, masks: Masks, found: list[Fold]) -> Model:
     """`model` (already cut) with `found` added: into a bias that only this node has, else a new one, else by an Add."""
-    readers = _readers(model)
+    nodes = [one.proto for one in placed(model.skeleton)] if found else []
+    readers = _readers(model, nodes)
     changes: dict[str, NDArray] = {}
     new: list[New] = []
     for one in found:
-        node, index, name = _slot(model, readers, one.output)
+        node, index, name = _slot(model, nodes, readers, one.output)
         vector = index == 2 and node.op_type == "Conv"
         after = one.addend if vector else one.addend.reshape(one.behind)
         beta = next((attribute.f for attribute in node.attribute if attribute.name == "beta"), 1.0)
@@ -101,9 +102,9 @@ def fold(model: Model, masks: Masks, found: list[Fold]) -> Model:
     return rewire(model.with_initializers(changes) if changes else model, new)
 
 
-def _slot(model: Model, readers: _Readers, output: str) -> tuple[onnx.NodeProto, int, str]:
+def _slot(model: Model, nodes: list[onnx.NodeProto], readers: _Readers, output: str) -> tuple[onnx.NodeProto, int, str]:
     """Where to add: a node, the index of its input (or BEHIND), and the constant that is there now ('': none)."""
-    node = next(node for node in model.graph.node if output in node.output)
+    node = next(node for node in nodes if output in node.output)
     if node.op_type == "MatMul":
         reader = readers[output][0] if len(readers.get(output, ())) == 1 else None
         if reader is not None and reader.op_type == "Add" and reader.domain in ("", "ai.onnx"):
@@ -115,16 +116,12 @@ def _slot(model: Model, readers: _Readers, output: str) -> tuple[onnx.NodeProto,
     return (node, 2, name) if not name or name in model.initializers else (node, BEHIND, "")
 
 
-def _readers(model: Model) -> _Readers:
-    """Value → the nodes that read it, once for each input; None for a body, or for the graph's output."""
+def _readers(model: Model, nodes: list[onnx.NodeProto]) -> _Readers:
+    """Value → the nodes that read it, once for each input; None for the graph's output."""
     found: _Readers = {value.name: [None] for value in model.graph.output}
-    for node in model.graph.node:
+    for node in nodes:
         for name in node.input:
             found.setdefault(name, []).append(node)
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                for name in names_read(body):
-                    found.setdefault(name, []).append(None)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What is known of the main graph before any id flows: nodes, shapes of values, constants, and who reads what."""
+"""What is known of a graph before any id flows: nodes, shapes of values, constants, and who reads what."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import onnx
 from onnx import helper, shape_inference
 
 from ..arrays import Array, Masked, NDArray
-from ..edit import names_read
 from ..errors import ModelError
 from ..model import Model
 from ..storage import stubs
 from ..storage.keys import is_constant
+from .bodies import Placed, graphs, placed
 
 Dim = int | str | None
 """The size of an axis, the name of a symbolic one, or None when nothing is known of it."""
@@ -36,11 +36,19 @@ _EXACT_CASTS = {
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A node of the main graph; `index` is its place, `opset` the version of its domain."""
+    """A node of the main graph or of a body; values have their full names (bodies.py).
+
+    `index`: its place among all nodes; `opset`: the version of its domain; `placed`: where it is.
+    """
 
     index: int
-    proto: onnx.NodeProto
+    placed: Placed
     opset: int
+
+    @property
+    def proto(self) -> onnx.NodeProto:
+        """The node."""
+        return self.placed.proto
 
     @property
     def domain(self) -> str:
@@ -121,15 +129,15 @@ class Const:
 
 
 class Graph:
-    """The main graph of `model` with what can be said of it at a glance.
+    """The main graph of `model` and the bodies in it, with what can be said of them at a glance.
 
     Raises ModelError when its shapes cannot be inferred, or it is of a kind that is not followed at all.
 
     Attributes:
-        nodes: in file order.
+        nodes: in the order in which they run, those of a body before the node that holds it.
+        outputs: those of the main graph.
         constants: value → the tensor it shows.
-        readers: value → (node, input index) of every reader in the main graph.
-        captured: value → the node whose body reads it.
+        readers: value → (node, input index) of every reader.
     """
 
     def __init__(self, model: Model) -> None:
@@ -143,18 +151,14 @@ class Graph:
         opsets = {("" if one.domain == "ai.onnx" else one.domain): one.version for one in model.skeleton.opset_import}
         self.opsets = opsets
         self.nodes = tuple(
-            Node(index, node, opsets.get("" if node.domain == "ai.onnx" else node.domain, 1))
-            for index, node in enumerate(model.graph.node)
+            Node(index, one, opsets.get("" if one.proto.domain == "ai.onnx" else one.proto.domain, 1))
+            for index, one in enumerate(placed(model.skeleton))
         )
         self.outputs = tuple(value.name for value in model.graph.output)
         self.readers: dict[str, list[tuple[Node, int]]] = {}
-        self.captured: dict[str, Node] = {}
         for node in self.nodes:
             for index, name in enumerate(node.proto.input):
                 self.readers.setdefault(name, []).append((node, index))
-            for attribute in node.proto.attribute:
-                for body in (attribute.g, *attribute.graphs):
-                    self.captured.update(dict.fromkeys(names_read(body), node))
         inferred = _inferred(model)
         self._dims = _dims(inferred)
         self._dtypes = _dtypes(inferred)
@@ -203,10 +207,11 @@ class Graph:
     def _constants(self) -> dict[str, Const]:
         found: dict[str, Const] = {}
         known = self.model.initializers
-        for tensor in self.model.graph.initializer:
-            if tensor.name in known:
-                source = known.source(tensor.name)
-                found[tensor.name] = Const(tensor.name, tuple(range(len(source.shape))), source.dtype)
+        for prefix, graph in graphs(self.model.graph):
+            for key in (prefix + tensor.name for tensor in graph.initializer):
+                if key in known:
+                    source = known.source(key)
+                    found[key] = Const(key, tuple(range(len(source.shape))), source.dtype)
         for node in self.nodes:
             name = node.output(0)
             if is_constant(node.proto) and name in known:
@@ -266,22 +271,28 @@ def _inferred(model: Model) -> onnx.GraphProto:
         raise ModelError(f"the shapes of the graph cannot be inferred ({line})") from error
 
 
-def _dims(graph: onnx.GraphProto) -> dict[str, tuple[Dim, ...]]:
+def _dims(main: onnx.GraphProto) -> dict[str, tuple[Dim, ...]]:
     found: dict[str, tuple[Dim, ...]] = {}
-    for tensor in graph.initializer:
-        found[tensor.name] = tuple(tensor.dims)
-    for value in (*graph.value_info, *graph.output, *graph.input):
-        tensor_type = value.type.tensor_type
-        if value.type.HasField("tensor_type") and tensor_type.HasField("shape"):
-            found[value.name] = tuple(
-                (dim.dim_value if dim.dim_value >= 0 else None) if dim.HasField("dim_value") else dim.dim_param or None
-                for dim in tensor_type.shape.dim
-            )
+    for prefix, graph in graphs(main):
+        for tensor in graph.initializer:
+            found[prefix + tensor.name] = tuple(tensor.dims)
+        for value in (*graph.value_info, *graph.output, *graph.input):
+            tensor_type = value.type.tensor_type
+            if value.type.HasField("tensor_type") and tensor_type.HasField("shape"):
+                found[prefix + value.name] = tuple(
+                    (dim.dim_value if dim.dim_value >= 0 else None)
+                    if dim.HasField("dim_value")
+                    else dim.dim_param or None
+                    for dim in tensor_type.shape.dim
+                )
     return found
 
 
-def _dtypes(graph: onnx.GraphProto) -> dict[str, np.dtype[Any] | None]:
-    found = {tensor.name: stubs.dtype_from_onnx(tensor.data_type) for tensor in graph.initializer}
-    for value in (*graph.value_info, *graph.output, *graph.input):
-        found[value.name] = stubs.dtype_from_onnx(value.type.tensor_type.elem_type)
+def _dtypes(main: onnx.GraphProto) -> dict[str, np.dtype[Any] | None]:
+    found: dict[str, np.dtype[Any] | None] = {}
+    for prefix, graph in graphs(main):
+        for tensor in graph.initializer:
+            found[prefix + tensor.name] = stubs.dtype_from_onnx(tensor.data_type)
+        for value in (*graph.value_info, *graph.output, *graph.input):
+            found[prefix + value.name] = stubs.dtype_from_onnx(value.type.tensor_type.elem_type)
     return found

@@ -38,7 +38,7 @@ class NeuronGroup:
 
 
 def traced(model: Model, zeros: ZeroSlices | None = None) -> Trace:
-    """A finished walk over the main graph. Raises ModelError when its shapes cannot be inferred."""
+    """A finished walk over the graph. Raises ModelError when its shapes cannot be inferred."""
     trace = Trace(Graph(model), zeros or ZeroSlices())
     trace.run(REGISTRY)
     return trace

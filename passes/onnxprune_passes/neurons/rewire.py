@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from ..arrays import NDArray
 from ..edit import edit
 from ..model import Model
+from .bodies import body_of, placed, with_body
 
 BEHIND = -1
 """As `New.index`: the constant is added to the node's first output."""
@@ -36,10 +37,23 @@ def rewire(model: Model, new: Sequence[New]) -> Model:
     """`model` with the new constants in place; the same object when there are none."""
     if not new:
         return model
+    prefixes = {name: one.prefix for one in placed(model.skeleton) for name in one.proto.output}
+    for prefix in dict.fromkeys(prefixes[one.output] for one in new):
+        here = [one for one in new if prefixes[one.output] == prefix]
+        inside = [replace(one, output=one.output.removeprefix(prefix)) for one in here]
+        taken = _names(model.graph)
+        if prefix:
+            model = with_body(model, prefix, _rewired(body_of(model, prefix), inside, taken))
+        else:
+            model = _rewired(model, inside, taken)
+    return model
+
+
+def _rewired(model: Model, new: Sequence[New], taken: set[str]) -> Model:
+    """The same in the main graph of `model`; `taken`: names that new values must not have."""
     as_nodes = model.skeleton.ir_version < _INITIALIZERS_ALONE
 
     def change(graph: gs.Graph) -> None:
-        taken = _names(model.graph)
         makers = {tensor.name: node for node in graph.nodes for tensor in node.outputs}
         for one in new:
             node = makers[one.output]

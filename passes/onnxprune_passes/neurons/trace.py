@@ -1,4 +1,4 @@
-"""Walk the main graph once and let every op's rule say what it does to the ids that reach it.
+"""Walk the graph once, bodies included, and let every op's rule say what it does to the ids that reach it.
 
 The walk itself knows no op. It collects: which ids were united, which are pinned and by whom, where a weight reads a
 neuron and where one makes it (records.py). `decide` draws the conclusion.
@@ -173,8 +173,8 @@ class Trace:
             if self._computed(node):
                 continue
             rule = rules.get((node.domain, node.op_type))
-            if node.has_body:
-                self.refuse(node, "only the main graph is followed, not the bodies inside it")
+            if rule is None and node.has_body:
+                self.refuse(node, "neurons are not followed from step to step of its body")
             elif rule is None:
                 self.refuse(node, "no rule says what this op does to neurons")
             elif not rule.any_rank and any(self.dims(name) is None for name in node.proto.input if name):
@@ -184,8 +184,6 @@ class Trace:
                 rule.flow(self, node)
         for name in self.graph.outputs:
             self.pin(self.flow(name).ids, f"graph output '{name}'", "the interface never changes")
-        for name, node in self.graph.captured.items():
-            self.pin(self.flow(name).ids, node, f"its body reads '{name}', and only the main graph is followed")
         self._pin_unclaimed()
         self._pin_measured()
 
@@ -234,8 +232,6 @@ class Trace:
                         self.pin(ids, node, f"it also reads '{const.key}', in another way")
                 if name in self.graph.outputs:
                     self.pin(ids, f"graph output '{name}'", "the interface never changes")
-                if name in self.graph.captured:
-                    self.pin(ids, self.graph.captured[name], f"its body reads '{const.key}'")
 
     def _pin_measured(self) -> None:
         """Where the size of an axis was pinned, pin the axis."""

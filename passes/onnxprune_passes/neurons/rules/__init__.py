@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..rule import Rules
 from . import (
+    branching,
     conv,
     einsum,
     elementwise,
@@ -23,6 +24,7 @@ from . import (
 )
 
 REGISTRY: Rules = {
+    **branching.RULES,
     **conv.RULES,
     **einsum.RULES,
     **elementwise.RULES,

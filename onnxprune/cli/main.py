@@ -12,6 +12,7 @@ from .inspect import inspect
 from .interrupt import listen
 from .prune import prune
 from .schema import schema
+from .sensitivity import sensitivity
 from .verify import verify
 
 _EPILOG = """`onnxprune MODEL.onnx` is short for `onnxprune prune MODEL.onnx`; `onnxprune COMMAND --help`
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for _command in (prune, inspect, verify, densify, schema, completion):
+for _command in (prune, inspect, sensitivity, verify, densify, schema, completion):
     cli.add_command(_command)
 
 

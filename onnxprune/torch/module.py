@@ -13,7 +13,7 @@ from onnxprune.torch.escape import name_from_key
 from onnxprune.torch.host import Host
 from onnxprune.torch.node import RunState
 from onnxprune.torch.ops.quantize import steps_of
-from onnxprune.torch.parts import Check, InputSpec, Parts
+from onnxprune.torch.parts import Bound, Check, InputSpec, Parts
 from onnxprune.torch.plan import Plan, Step
 from onnxprune.torch.table import as_text
 
@@ -44,6 +44,7 @@ class OnnxModule(nn.Module):
         self.batch_problem: str | None = None
         self._plan, self._state, self._specs = parts.plan, parts.state, parts.inputs
         self._bound, self._values = parts.bound, dict(parts.values)
+        self._dropout: dict[str, float] = {}
         self._input_dropout: dict[int, float] = {}
         persistent = {name_from_key(row.key) for row in parts.rows if row.kind == STATISTIC}
         trained = {name_from_key(row.key): row.trained for row in parts.rows if row.kind in (PARAMETER, LATENT)}
@@ -82,6 +83,11 @@ class OnnxModule(nn.Module):
     def values(self) -> Mapping[str, tuple[Step, int]]:
         """Key of a value → the step that makes it and which of its outputs it is."""
         return self._values
+
+    @property
+    def bound(self) -> tuple[Bound, ...]:
+        """What the last of the plan's inputs are bound to, in their order: parameters and buffers."""
+        return self._bound
 
     def prepared(self, inputs: Sequence[Tensor]) -> tuple[Plan, RunState, list[Any]]:
         """The plan, how it runs, and its slots filled for `inputs`, for a caller that runs the steps itself."""
@@ -140,6 +146,15 @@ class OnnxModule(nn.Module):
     def batch_norm_momentum(self, share: float | None) -> None:
         self._state.momentum = share
 
+    @property
+    def batch_norm_group(self) -> Any:
+        """The processes (of torch.distributed) over whose batches statistics are computed in `train`; None: its own."""
+        return self._state.group
+
+    @batch_norm_group.setter
+    def batch_norm_group(self, group: Any) -> None:
+        self._state.group = group
+
     def named(self, *inputs: Tensor, **named: Tensor) -> dict[str, Tensor]:
         """What `forward` gives, by name."""
         return dict(zip(self.output_names, self(*inputs, **named), strict=True))
@@ -148,6 +163,11 @@ class OnnxModule(nn.Module):
         """Inputs, outputs and how many tensors train, for `print(module)`."""
         trained = sum(row.trained for row in self.rows)
         return f"{', '.join(self.input_names)} -> {', '.join(self.output_names)}; {trained} trained tensors"
+
+    @property
+    def dropout(self) -> dict[str, float]:
+        """What `set_dropout` set last."""
+        return dict(self._dropout)
 
     def set_dropout(self, probabilities: Mapping[str, float]) -> None:
         """Zero entries of values while training; replaces what was set before.
@@ -164,6 +184,7 @@ class OnnxModule(nn.Module):
                 raise SelectionError(f"dropout of {key!r} is {probability}: give a probability from 0 to below 1")
             if key not in self._values and key not in self.input_names:
                 raise SelectionError(f"dropout names {key!r}, but the module computes no value of that name")
+        self._dropout = dict(probabilities)
         for step, _ in self._values.values():
             step.dropout = None
         self._input_dropout = {}

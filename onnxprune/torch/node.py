@@ -22,6 +22,7 @@ class RunState:
         training: whether the module is in training mode.
         batch_norm: `frozen` (statistics of the file) or `train` (those of the batch, while training).
         momentum: the share of a batch in the statistics while they train; None takes each node's own.
+        group: the processes over whose batches statistics are computed; None for those of this process alone.
         batch_factor: the batch that runs over the batch the file declares; 1 unless that one is static and differs.
     """
 
@@ -29,6 +30,7 @@ class RunState:
     training: bool = False
     batch_norm: str = "frozen"
     momentum: float | None = None
+    group: Any = None
     batch_factor: int = 1
 
 

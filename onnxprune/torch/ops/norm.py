@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +29,8 @@ def batch_normalization(
         return _with_batch_statistics(x, scale, bias, mean, var, epsilon, momentum)
     if node.state.training and node.state.batch_norm == "train" and {3, 4} <= node.fixed:
         share = 1 - momentum if node.state.momentum is None else node.state.momentum
+        if node.state.group is not None:
+            return _over_processes(x, scale, bias, mean, var, epsilon, share, node.state.group)
         return F.batch_norm(x, mean, var, scale, bias, training=True, momentum=share, eps=epsilon)
     return F.batch_norm(x, mean, var, scale, bias, training=False, eps=epsilon)
 
@@ -39,6 +43,35 @@ def _with_batch_statistics(
     y = F.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
     moved = [old * momentum + new.to(old.dtype) * (1 - momentum) for old, new in ((mean, batch_mean), (var, batch_var))]
     return y, moved[0], moved[1]
+
+
+def _over_processes(
+    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float, share: float, group: Any
+) -> Tensor:
+    """As F.batch_norm on the batches of all processes of `group` together; the gradient goes through the sums."""
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    around = [1, -1] + [1] * (x.ndim - 2)
+    wide = x if x.dtype == torch.float64 else x.float()
+    own_count = torch.full((1,), x.numel() / x.shape[1], dtype=wide.dtype, device=x.device)
+    sums = _summed(torch.cat([wide.sum(axes), own_count]), group)
+    count = sums[-1].detach()
+    batch_mean = sums[:-1] / count
+    centred = wide - batch_mean.reshape(around)
+    batch_var = _summed(centred.square().sum(axes), group) / count
+    with torch.no_grad():
+        mean.lerp_(batch_mean.to(mean.dtype), share)
+        var.lerp_((batch_var * count / (count - 1)).to(var.dtype), share)
+    factor = torch.rsqrt(batch_var + epsilon) * scale.to(wide.dtype)
+    y: Tensor = centred * factor.reshape(around) + bias.to(wide.dtype).reshape(around)
+    return y.to(x.dtype)
+
+
+def _summed(tensor: Tensor, group: Any) -> Tensor:
+    """The sum over the processes; its gradient is summed over them too."""
+    from torch.distributed.nn.functional import all_reduce
+
+    summed: Tensor = all_reduce(tensor, group=group)  # type: ignore[no-untyped-call]  # torch's own
+    return summed
 
 
 @op("InstanceNormalization")

@@ -30,8 +30,9 @@ LOSE_NOTHING = {
 """The models that keep all parameters, and what is in the way."""
 LOSE_SOME = """basic_pitch_nmp cifar_resnet20_jpegft_op13 cifar_resnet20_op13_bn cifar_resnet20_qdq_int8
 cifar_resnet56_external mnist_cntk_8
-mobilenet_v1_0.25_224 nnsplit_en oww_embedding_model ppocr_v2_det silero_vad silero_vad_16k_op15 squeezenet_v1.0_deepcompressed
-stories260K_llama_op18 super_resolution swift_f0 version-RFB-320 vitTracker_a yolox_nano yunet_n_dynamic"""
+mobilenet_v1_0.25_224 nnsplit_en oww_embedding_model ppocr_v2_det silero_vad silero_vad_16k_op15
+squeezenet_v1.0_deepcompressed stories260K_llama_op18
+super_resolution swift_f0 version-RFB-320 vitTracker_a yolox_nano yunet_n_dynamic"""
 NAMES = (*re.findall(r"\S+", LOSE_SOME), *LOSE_NOTHING)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from onnxprune_passes.arrays import bits_of
-from onnxprune_passes.channels import find_channels
+from onnxprune_passes.channel_groups import find_channels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.encode import decoders, densify, sparse_tensors
 from onnxprune_passes.errors import ModelError

@@ -8,7 +8,8 @@ save(state.model, "smaller.onnx")
 
 from __future__ import annotations
 
-from onnxprune_passes.channels import ChannelGroup, PruneChannels, find_channels
+from onnxprune_passes.channel_groups import ChannelGroup, find_channels
+from onnxprune_passes.channels import PruneChannels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.edit import edit
 from onnxprune_passes.encode import EncodedModel, EncodedTensor, densify, encode_model

@@ -14,41 +14,27 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import NDArray
+from .channel_groups import keeps_without
 from .errors import ModelError, SelectionError
 from .fixed import fixed_transform
 from .masks import apply_masks
 from .model import Model
 from .neurons.aside import unreached
-from .neurons.choose import Counts, Norm, Reduce, chosen_by_group, chosen_globally, scores
+from .neurons.choose import counts_for, weakest, weakest_of_all
 from .neurons.classes import Ids
-from .neurons.coupled import Axis, CoupledGroup, Coupling, can_be_cut, coupling
+from .neurons.coupled import CoupledGroup, Coupling, can_be_cut, coupling
 from .neurons.groups import traced
 from .neurons.slices import ZeroSlices
+from .neurons.strength import Floats, Norm, Reduce, scale_scores, scores
 from .pipeline import Change, Skip, State
-from .selection import matches, selected
+from .selection import matches, require_matches, selected
 from .thresholds import checked_sparsity
 from .weights import Weight, find_weights
 
 BoolArray = npt.NDArray[np.bool_]
-_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """What can be said of one coupled group.
-
-    Attributes:
-        path: its axes in the order of the graph: "conv1.weight out 64 -> bn1 -> conv2.weight in".
-        size: how many channels.
-        norms: the smallest, the quartiles and the largest L2 norm of a channel, over all weights that make or read it.
-        pinned_by: what keeps its channels whatever their weights are; None when nothing does.
-    """
-
-    path: str
-    size: int
-    norms: tuple[float, ...]
-    pinned_by: str | None
+Kind = Literal["conv", "fc", "rnn", "embedding", "head"]
+KINDS: tuple[Kind, ...] = ("conv", "fc", "rnn", "embedding", "head")
+"""What a channel can be: what a weight of that kind makes, or a head of attention."""
 
 
 @dataclass(frozen=True)
@@ -62,31 +48,44 @@ class PruneChannels:
         sparsity: share of the channels to prune, 0 ≤ sparsity < 1.
         scope: "layer": the floor(n x sparsity) weakest of each group of n. "global": so many of all channels, each
             compared with the mean of its group.
-        norm: of a channel's weights: "l1" or "l2".
-        reduce: over the weights that make or read it: "sum" takes all entries together, "mean" each weight's mean.
-        round_to: what stays of a group of more than this is a multiple of it.
+        score: "norm" of a channel's weights, or "batchnorm": |scale| of the BatchNormalizations that it passes (Liu et
+            al. 2017, network slimming). Groups that pass none are scored by the norm then.
+        norm: "l1" or "l2".
+        reduce: over the weights that make or read it: "sum" takes all entries together, "mean" each weight's mean; over
+            its BatchNormalizations likewise.
+        round_to: what stays of a group of more than this is a multiple of it. Of heads it is their rows that count.
         floor: so many channels of a group stay in any case; at least one does.
+        kinds: only channels of these kinds: "conv", "fc", "rnn" and "embedding" are what weights of that kind make,
+            "head" is a whole head of attention. A group made by several kinds needs all of them. All when empty.
+        layers: (glob, sparsity) pairs: a group made by a weight that matches gets that sparsity for itself, whatever
+            the scope; the last match wins.
         only, skip: globs over the keys of the weights: which may lose channels that they make; those that `skip` names
             lose none at all.
 
     Raises (when made or called):
-        SelectionError: a value out of range, or a glob that matches nothing.
+        SelectionError: a value out of range, or a glob or a choice of kinds that matches nothing.
     """
 
     sparsity: float
     scope: Literal["global", "layer"] = "global"
+    score: Literal["norm", "batchnorm"] = "norm"
     norm: Norm = "l2"
     reduce: Reduce = "sum"
     round_to: int = 8
     floor: int = 1
+    kinds: tuple[Kind, ...] = ()
+    layers: tuple[tuple[str, float], ...] = ()
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     name: str = "prune-channels"
 
     def __post_init__(self) -> None:
-        checked_sparsity(self.sparsity)
+        for sparsity in (self.sparsity, *(value for _, value in self.layers)):
+            checked_sparsity(sparsity)
         choices = (
+            *(("kind", kind, " ".join(KINDS)) for kind in self.kinds),
             ("scope", self.scope, "global layer"),
+            ("score", self.score, "norm batchnorm"),
             ("norm", self.norm, "l1 l2"),
             ("reduce", self.reduce, "sum mean"),
         )
@@ -106,25 +105,25 @@ class PruneChannels:
             return state.noted(Skip(self.name, "the graph", f"{error}: no channel was pruned"))
         weights = {weight.key: weight for weight in find_weights(state.model)}
         groups, skips = self._open(state.model, found, weights)
-        strengths = scores(found, groups, weights, self.norm, self.reduce)
-        rule = Counts(self.round_to, self.floor)
-        places = (chosen_by_group if self.scope == "layer" else chosen_globally)(strengths, self.sparsity, rule)
-        wanted = [group.channels[np.sort(place)] for group, place in zip(groups, places, strict=True)]
+        strengths, scaled = self._strengths(found, groups, weights)
+        wanted = self._weakest(groups, strengths)
         chosen = can_be_cut(found, np.concatenate([np.zeros(0, np.int64), *wanted]))
         gone = [channels[np.isin(channels, chosen)] for channels in wanted]
         fills = {key: weight.zero_point for key, weight in weights.items() if weight.zero_point is not None}
-        keeps = _keeps(found, groups, gone, zeros, fills)
+        keeps = keeps_without(found, groups, gone, zeros, fills)
         if not keeps:
             return state.noted(*skips)
         masks = state.masks.shrunk(keeps)
         model = apply_masks(state.model, masks, fills)
-        return replace(state, model=model, masks=masks).noted(self._change(groups, gone, found), *skips)
+        return replace(state, model=model, masks=masks).noted(self._change(groups, gone, found, scaled), *skips)
 
     def _open(
         self, model: Model, found: Coupling, weights: Mapping[str, Weight]
     ) -> tuple[list[CoupledGroup], list[Skip]]:
         """The groups that may lose channels, and a Skip for each reason that keeps others."""
         chosen = set(selected(weights, self.only, self.skip))
+        require_matches(tuple(weights), [glob for glob, _ in self.layers])
+        self._require_kinds(found)
         stays: dict[str, str | None] = {}
         groups: list[CoupledGroup] = []
         skips = [
@@ -138,6 +137,8 @@ class PruneChannels:
                 if key not in stays:
                     stays[key] = self._why_it_stays(model, key, weights)
             makers = {key for key, _ in group.made_by}
+            if self.kinds and set(group.kinds) - set(self.kinds):
+                continue
             if makers & set(weights) - chosen or any(matches(key, glob) for key in keys for glob in self.skip):
                 continue
             why = group.pinned_by or next((reason for key in keys if (reason := stays[key])), None)
@@ -153,6 +154,47 @@ class PruneChannels:
             for (key, why), count in counts.items()
         ]
 
+    def _require_kinds(self, found: Coupling) -> None:
+        """Raise SelectionError when no group is of the kinds that are asked for."""
+        there = {group.kinds for group in found.groups}
+        if self.kinds and there and not any(set(kinds) <= set(self.kinds) for kinds in there):
+            said = ", ".join(sorted("+".join(kinds) for kinds in there))
+            raise SelectionError(
+                f"no group of channels is of kind {' or '.join(self.kinds)}: the model has {said}; "
+                "see them with `onnxprune inspect --groups`"
+            )
+
+    def _strengths(
+        self, found: Coupling, groups: Sequence[CoupledGroup], weights: Mapping[str, Weight]
+    ) -> tuple[list[Floats], int]:
+        """One number a channel for each group, and how many groups were scored by their BatchNormalizations."""
+        norms = scores(found, groups, weights, self.norm, self.reduce)
+        if self.score == "norm":
+            return norms, 0
+        scales = scale_scores(found, groups, self.reduce)
+        both = zip(scales, norms, strict=True)
+        return [norm if scale is None else scale for scale, norm in both], sum(scale is not None for scale in scales)
+
+    def _weakest(self, groups: Sequence[CoupledGroup], strengths: Sequence[Floats]) -> list[Ids]:
+        """For each group the channels that should go."""
+        counts = [counts_for(group, self.round_to, self.floor) for group in groups]
+        own = [self._own(group) for group in groups]
+        shared = [at for at, value in enumerate(own) if value is None and self.scope == "global"]
+        places = {
+            at: weakest(strengths[at], self.sparsity if value is None else value, counts[at])
+            for at, value in enumerate(own)
+            if at not in shared
+        }
+        ranked = weakest_of_all([strengths[at] for at in shared], self.sparsity, [counts[at] for at in shared])
+        places.update(zip(shared, ranked, strict=True))
+        return [group.channels[np.sort(places[at])] for at, group in enumerate(groups)]
+
+    def _own(self, group: CoupledGroup) -> float | None:
+        """The sparsity that `layers` gives `group`; None when it gives none."""
+        keys = [key for key, _ in group.made_by]
+        fitting = [value for glob, value in self.layers if any(matches(key, glob) for key in keys)]
+        return fitting[-1] if fitting else None
+
     def _why_it_stays(self, model: Model, key: str, weights: Mapping[str, Weight]) -> str | None:
         """Why no channel that the weight `key` makes or reads may go; None when they may."""
         weight = weights.get(key)
@@ -164,7 +206,7 @@ class PruneChannels:
             return f"'{key}' holds NaN or infinity"
         return None
 
-    def _change(self, groups: Sequence[CoupledGroup], gone: Sequence[Ids], found: Coupling) -> Change:
+    def _change(self, groups: Sequence[CoupledGroup], gone: Sequence[Ids], found: Coupling, scaled: int) -> Change:
         sizes = [
             f"{group.made_by[0][0]} {group.channels.size} -> {group.channels.size - channels.size}"
             for group, channels in zip(groups, gone, strict=True)
@@ -173,48 +215,13 @@ class PruneChannels:
         total = sum(group.channels.size for group in found.groups)
         pinned = total - sum(group.channels.size for group in groups)
         count = sum(channels.size for channels in gone)
+        by = f"{self.norm} {self.reduce}"
+        if self.score == "batchnorm":
+            by = f"BatchNormalization scale {self.reduce} in {scaled} of {len(groups)} groups" + (
+                "" if scaled == len(groups) else f", by {by} in the others, which pass none"
+            )
         return Change(
             self.name,
-            f"{self.scope} sparsity {self.sparsity:g} by {self.norm} {self.reduce}: masked {count:,} of {total:,} "
+            f"{self.scope} sparsity {self.sparsity:g} by {by}: masked {count:,} of {total:,} "
             f"channels, {pinned:,} pinned or left out: {', '.join(sizes)}",
         )
-
-
-def find_channels(model: Model) -> tuple[ChannelGroup, ...]:
-    """The coupled groups of `model`, in the order of the graph; nothing is changed.
-
-    Raises:
-        ModelError: the shapes of the graph cannot be inferred.
-    """
-    found = coupling(traced(model))
-    weights = {weight.key: weight for weight in find_weights(model)}
-    with np.errstate(all="ignore"):
-        strengths = scores(found, found.groups, weights, "l2", "sum")
-        norms = [tuple(map(float, np.quantile(one, _QUANTILES))) for one in strengths]
-    return tuple(
-        ChannelGroup(group.path, group.channels.size, one, group.pinned_by)
-        for group, one in zip(found.groups, norms, strict=True)
-    )
-
-
-def _keeps(
-    found: Coupling,
-    groups: Sequence[CoupledGroup],
-    gone: Sequence[Ids],
-    zeros: ZeroSlices,
-    fills: Mapping[str, NDArray],
-) -> dict[str, BoolArray]:
-    """Masks that prune the channels `gone` where weights make and read them; none for tensors that are zero there."""
-    along: dict[Axis, BoolArray] = {}
-    sources = found.trace.graph.model.initializers
-    for group, channels in zip(groups, gone, strict=True):
-        for axis in dict.fromkeys((*group.made_by, *group.read_by)) if channels.size else ():
-            here = found.where(channels, found.trace.bases[axis])
-            along[axis] = along[axis] | here if axis in along else here
-    keeps: dict[str, BoolArray] = {}
-    for (key, number), here in along.items():
-        source = sources.source(key)
-        if (here & ~zeros.of(source, fills.get(key))[number]).any():
-            keep = keeps.setdefault(key, np.ones(source.shape, np.bool_))
-            np.moveaxis(keep, number, 0)[here] = False
-    return keeps

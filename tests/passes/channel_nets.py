@@ -10,7 +10,7 @@ import onnx
 import onnx.parser
 import onnxruntime
 from onnx import numpy_helper
-from onnxprune_passes.channels import find_channels
+from onnxprune_passes.channel_groups import find_channels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.model import Model
 from onnxprune_passes.pipeline import State

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from channel_nets import CHAIN, MLP, NETS, SIZES, built, free_sizes, shrunk, sizes
-from onnxprune_passes.channels import PruneChannels, find_channels
+from onnxprune_passes.channel_groups import find_channels
+from onnxprune_passes.channels import PruneChannels
 from onnxprune_passes.errors import SelectionError
 from onnxprune_passes.masks import Masks, apply_masks
 from onnxprune_passes.model import Model

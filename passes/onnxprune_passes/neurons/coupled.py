@@ -1,8 +1,7 @@
 """Coupled groups: channels that lie along the same axes of the same tensors, so that each may go in place of another.
 
-A channel is one class of united ids. Where channels split into several axes (a Reshape to heads, a channel shuffle)
-only whole slices can be cut, and a channel is a slice of the longest such axis. A group may lose channels when nothing
-pins it: whatever reads it is then a weight, which can be given zeros there.
+A channel is one class of united ids, as `units` makes them: a filter, a neuron, a hidden unit, an attention head. A
+group may lose channels when nothing pins it: whatever reads it is then a weight, which can be given zeros there.
 """
 
 from __future__ import annotations
@@ -12,11 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classes import Ids, classes
+from ..roles import roles_of
+from .classes import Ids
 from .decide import slabs
+from .graph import Node
 from .groups import producers
 from .slices import BoolArray
 from .trace import Trace
+from .units import id_arrays, units_of
 
 Axis = tuple[str, int]
 """The key of a tensor, and one of its axes."""
@@ -31,6 +33,7 @@ class CoupledGroup:
         axes: every axis of a tensor that is cut with them → how many coordinates a channel has there.
         made_by, read_by: those of `axes` along which a weight makes or reads them.
         path: the same to read: "conv1.weight out 64 -> bn1 -> conv2.weight in".
+        kinds: ("head",), or the kinds of the weights that make them, as `Weight.kind` has them, sorted.
         pinned_by: what keeps them where they are; None when nothing does.
     """
 
@@ -39,6 +42,7 @@ class CoupledGroup:
     made_by: tuple[Axis, ...]
     read_by: tuple[Axis, ...]
     path: str
+    kinds: tuple[str, ...]
     pinned_by: str | None
 
 
@@ -57,8 +61,8 @@ class Coupling:
 
 def coupling(trace: Trace) -> Coupling:
     """The groups of `trace`, in the order of the first weight that makes some of their channels."""
-    label = _units(trace)
-    pinned, reasons = _pinned(trace, label)
+    units = units_of(trace)
+    label = units.label
     lies: dict[int, list[tuple[Axis, int]]] = {}
     for axis, ids in trace.bases.items():
         found, counts = np.unique(label[ids[ids >= 0]], return_counts=True)
@@ -67,10 +71,11 @@ def coupling(trace: Trace) -> Coupling:
     members: dict[tuple[object, ...], list[int]] = {}
     for producer in producers(trace):
         for one in dict.fromkeys(label[producer.ids[producer.ids >= 0]].tolist()):
-            where = members.setdefault((*lies.pop(one), int(pinned[one])), []) if one in lies else None
+            where = members.setdefault((*lies.pop(one), int(units.pinned[one])), []) if one in lies else None
             if where is not None:
                 where.append(one)
     made = [(one.key, one.axis) for one in producers(trace)]
+    kinds = _kinds(trace)
     read = [_read_axis(trace, site.node.input(site.index), site.in_axis) for site in trace.sites]
     groups = []
     for (*pairs, why), channels in members.items():
@@ -82,7 +87,8 @@ def coupling(trace: Trace) -> Coupling:
                 made_by=tuple(axis for axis in dict.fromkeys(made) if axis in axes),
                 read_by=tuple(axis for axis in dict.fromkeys(read) if axis in axes),
                 path=_path(trace, axes, set(made), set(read), len(channels)),
-                pinned_by=reasons[why] if isinstance(why, int) and why >= 0 else None,
+                kinds=("head",) if units.heads[channels[0]] else _sorted(kinds[axis] for axis in axes if axis in kinds),
+                pinned_by=units.reasons[why] if isinstance(why, int) and why >= 0 else None,
             )
         )
     return Coupling(trace, label, tuple(groups))
@@ -93,7 +99,7 @@ def can_be_cut(found: Coupling, chosen: Ids) -> Ids:
     while True:
         gone = np.isin(np.arange(found.label.size), chosen)[found.label]
         back: list[Ids] = []
-        for ids in _arrays(found.trace):
+        for ids in id_arrays(found.trace):
             hit = np.where(ids >= 0, gone[ids], False)
             stuck = (
                 ids[:1].reshape(-1)[:1] if hit.all() else ids[hit & ~slabs(hit)] if hit.any() else ids.reshape(-1)[:0]
@@ -105,53 +111,20 @@ def can_be_cut(found: Coupling, chosen: Ids) -> Ids:
         chosen = chosen[~np.isin(chosen, np.concatenate(back))]
 
 
-def _units(trace: Trace) -> Ids:
-    """The class of each id after what can only be cut together was united too."""
-    pairs: list[tuple[Ids, Ids]] = list(trace.pairs)
-    label = classes(trace.count, pairs)
-    arrays = [ids for ids in _arrays(trace) if sum(size > 1 for size in ids.shape) > 1]
-    while True:
-        more = [pair for ids in arrays for pair in _slices(label, ids)]
-        if not more:
-            return label
-        pairs += more
-        label = classes(trace.count, pairs)
+def _kinds(trace: Trace) -> dict[Axis, set[str]]:
+    """What kinds of weight make neurons along each axis."""
+    found: dict[Axis, set[str]] = {}
+    for one in trace.producers:
+        found.setdefault((one.key, one.axis), set()).add(_kind(one.node))
+    return found
 
 
-def _slices(label: Ids, ids: Ids) -> list[tuple[Ids, Ids]]:
-    """What to unite so that each slice of the longest axis is one class; nothing when some axis is like that."""
-    found = np.where(ids >= 0, label[ids], -1)
-    wide = sorted((axis for axis in range(ids.ndim) if ids.shape[axis] > 1), key=lambda axis: -ids.shape[axis])
-    for axis in wide:
-        first = _first(found, axis)
-        if np.array_equal(np.broadcast_to(first, found.shape), found):
-            return []
-    first = np.broadcast_to(_first(ids, wide[0]), ids.shape)
-    both = (ids >= 0) & (first >= 0)
-    apart = both & (label[ids] != label[first])
-    return [(ids[apart], first[apart])] if apart.any() else []
+def _kind(node: Node) -> str:
+    return next((role.kind for role in roles_of(node.proto).values()), "fc")
 
 
-def _first(array: Ids, axis: int) -> Ids:
-    """The first entry of each slice of `axis`, laid along it."""
-    return array[tuple(slice(None) if one == axis else slice(0, 1) for one in range(array.ndim))]
-
-
-def _arrays(trace: Trace) -> list[Ids]:
-    every = [flow.ids for flow in trace.flows.values()] + list(trace.bases.values())
-    return list({id(ids): ids for ids in every if ids.size and (ids >= 0).any()}.values())
-
-
-def _pinned(trace: Trace, label: Ids) -> tuple[Ids, list[str]]:
-    """For each class the index of the first reason that pins it (-1: none), and the reasons."""
-    pinned = np.full(trace.count, -1, np.int64)
-    reasons: list[str] = []
-    for pin in trace.pins:
-        new = label[pin.ids][pinned[label[pin.ids]] < 0]
-        if new.size:
-            pinned[new] = len(reasons)
-            reasons.append(pin.reason)
-    return pinned, reasons
+def _sorted(kinds: Iterable[set[str]]) -> tuple[str, ...]:
+    return tuple(sorted(set().union(*kinds)))
 
 
 def _read_axis(trace: Trace, name: str, axis: int) -> Axis:

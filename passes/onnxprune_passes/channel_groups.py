@@ -1,0 +1,80 @@
+"""Coupled groups of channels: what can be said of them, and the masks that take some of their channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .arrays import NDArray
+from .model import Model
+from .neurons.classes import Ids
+from .neurons.coupled import Axis, CoupledGroup, Coupling, coupling
+from .neurons.groups import traced
+from .neurons.slices import ZeroSlices
+from .neurons.strength import scores
+from .weights import find_weights
+
+BoolArray = npt.NDArray[np.bool_]
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """What can be said of one coupled group.
+
+    Attributes:
+        path: its axes in the order of the graph: "conv1.weight out 64 -> bn1 -> conv2.weight in".
+        size: how many channels.
+        kinds: what they are: ("head",), or the kinds of the weights that make them (`Weight.kind`).
+        norms: the smallest, the quartiles and the largest L2 norm of a channel, over all weights that make or read it.
+        pinned_by: what keeps its channels whatever their weights are; None when nothing does.
+    """
+
+    path: str
+    size: int
+    kinds: tuple[str, ...]
+    norms: tuple[float, ...]
+    pinned_by: str | None
+
+
+def find_channels(model: Model) -> tuple[ChannelGroup, ...]:
+    """The coupled groups of `model`, in the order of the graph; nothing is changed.
+
+    Raises:
+        ModelError: the shapes of the graph cannot be inferred.
+    """
+    found = coupling(traced(model))
+    weights = {weight.key: weight for weight in find_weights(model)}
+    with np.errstate(all="ignore"):
+        strengths = scores(found, found.groups, weights, "l2", "sum")
+        norms = [tuple(map(float, np.quantile(one, _QUANTILES))) for one in strengths]
+    return tuple(
+        ChannelGroup(group.path, group.channels.size, group.kinds, one, group.pinned_by)
+        for group, one in zip(found.groups, norms, strict=True)
+    )
+
+
+def keeps_without(
+    found: Coupling,
+    groups: Sequence[CoupledGroup],
+    gone: Sequence[Ids],
+    zeros: ZeroSlices,
+    fills: Mapping[str, NDArray],
+) -> dict[str, BoolArray]:
+    """Masks that prune the channels `gone` where weights make and read them; none for tensors that are zero there."""
+    along: dict[Axis, BoolArray] = {}
+    sources = found.trace.graph.model.initializers
+    for group, channels in zip(groups, gone, strict=True):
+        for axis in dict.fromkeys((*group.made_by, *group.read_by)) if channels.size else ():
+            here = found.where(channels, found.trace.bases[axis])
+            along[axis] = along[axis] | here if axis in along else here
+    keeps: dict[str, BoolArray] = {}
+    for (key, number), here in along.items():
+        source = sources.source(key)
+        if (here & ~zeros.of(source, fills.get(key))[number]).any():
+            keep = keeps.setdefault(key, np.ones(source.shape, np.bool_))
+            np.moveaxis(keep, number, 0)[here] = False
+    return keeps

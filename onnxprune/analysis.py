@@ -83,6 +83,7 @@ class ChannelAnalysis(msgspec.Struct, frozen=True):
     Attributes:
         path: the axes in the order of the graph: "conv1.weight out 64 -> bn1 -> conv2.weight in".
         channels: how many.
+        kinds: what they are: "head" alone, or the kinds of the weights that make them: conv, fc, rnn, embedding.
         norms: the smallest, the quartiles and the largest L2 norm of a channel, over all weights that make or read it;
             null where one is infinite or NaN.
         pinned_by: what keeps them whatever their weights are; null when nothing does.
@@ -90,6 +91,7 @@ class ChannelAnalysis(msgspec.Struct, frozen=True):
 
     path: str
     channels: int
+    kinds: tuple[str, ...]
     norms: tuple[float | None, ...]
     pinned_by: str | None
 
@@ -184,7 +186,7 @@ def _group(found: NeuronGroup) -> GroupAnalysis:
 def _channels(model: Model) -> tuple[ChannelAnalysis, ...]:
     try:
         return tuple(
-            ChannelAnalysis(one.path, one.size, tuple(map(finite, one.norms)), one.pinned_by)
+            ChannelAnalysis(one.path, one.size, one.kinds, tuple(map(finite, one.norms)), one.pinned_by)
             for one in find_channels(model)
         )
     except ModelError:

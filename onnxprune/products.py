@@ -80,10 +80,17 @@ def threshold_from(options: PruneOptions) -> Threshold:
 
 
 def _channels_pass(options: PruneOptions) -> PruneChannels:
+    entries = [split_layer(entry) for entry in options.channel_layer]
     return PruneChannels(
         options.channels or 0.0,
         scope=options.scope or "global",
+        score=options.channel_score or "norm",
+        norm=options.channel_norm or "l2",
+        reduce=options.channel_reduce or "sum",
         round_to=options.round_to or 8,
+        floor=options.channel_floor or 1,
+        kinds=options.channel_kind,
+        layers=tuple((entry.glob, entry.value) for entry in entries),
         only=options.only,
         skip=options.skip,
     )

@@ -26,9 +26,19 @@ Scope = Literal["global", "layer"]
 Score = Literal["lamp", "magnitude"]
 Scheme = Literal["auto", "dense", "coo", "gaps", "bitmask"]
 RoundTo = Literal[1, 4, 8, 16]
+Kind = Literal["conv", "fc", "rnn", "embedding", "head"]
 
 MODES = ("sparsity", "quality", "threshold", "nm")
 _OF_SPARSITY = ("scope", "score")
+_OF_CHANNELS = (
+    "round-to",
+    "channel-score",
+    "channel-norm",
+    "channel-reduce",
+    "channel-floor",
+    "channel-kind",
+    "channel-layer",
+)
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -41,6 +51,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         nm: "N:M", N kept of every M in a row.
         channels: share of the channels to prune whole, 0 ≤ C < 1, before anything else; given alone, nothing else is.
         round_to: with `channels`: what stays of a coupled group of more than this is a multiple of it; 8 by default.
+        channel_score: with `channels`: a channel's strength is its weights' "norm" (the default), or "batchnorm", the scale
+            of its BatchNormalization, where it has one.
+        channel_norm: with `channels`: "l2" (the default) or "l1".
+        channel_reduce: with `channels`: norms over the weights of a channel are one "sum" (the default) or their "mean".
+        channel_floor: with `channels`: so many channels of a coupled group stay in any case; 1 by default.
+        channel_kind: with `channels`: only channels that weights of these kinds make, or whole heads; all when empty.
+        channel_layer: "GLOB=C" each, with `channels`: groups made by a weight that matches lose C of their channels
+            instead; the last match wins.
         scope: with `sparsity` or `channels`: one ranking over all layers ("global", the default) or one for each
             ("layer").
         score: with `sparsity`: what is ranked, "lamp" (the default) or "magnitude".
@@ -68,6 +86,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     nm: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")] | None = None
     channels: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
     round_to: RoundTo | None = None
+    channel_score: Literal["norm", "batchnorm"] | None = None
+    channel_norm: Literal["l1", "l2"] | None = None
+    channel_reduce: Literal["sum", "mean"] | None = None
+    channel_floor: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    channel_kind: tuple[Kind, ...] = ()
+    channel_layer: tuple[str, ...] = ()
     scope: Scope | None = None
     score: Score | None = None
     layer: tuple[str, ...] = ()
@@ -108,13 +132,13 @@ class PruneOptions(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True
 KEYS = Recipe.__struct_encode_fields__
 """The keys a recipe may have: long option names."""
 
-LIST_KEYS = ("layer", "only", "skip")
+LIST_KEYS = ("layer", "only", "skip", "channel-kind", "channel-layer")
 """The keys whose value is a list."""
 
 
 @dataclass(frozen=True)
 class LayerValue:
-    """A `--layer` option: the glob and the value, in the unit of the mode in force."""
+    """A `--layer` or `--channel-layer` option: the glob and the value, in the unit of the mode in force."""
 
     glob: str
     value: float
@@ -150,6 +174,8 @@ def resolved(options: PruneOptions) -> PruneOptions:
             raise SelectionError(f"--{name} must be a finite number")
     for entry in options.layer:
         split_layer(entry)
+    for entry in options.channel_layer:
+        split_layer(entry, "--channel-layer")
     _check_channels(options)
     changes: dict[str, Any] = {"output": options.output or default_output(options.model)}
     if options.mode == "sparsity":
@@ -158,6 +184,10 @@ def resolved(options: PruneOptions) -> PruneOptions:
         changes["score"] = options.score or "lamp"
     if options.channels is not None:
         changes["round_to"] = options.round_to or 8
+        changes["channel_score"] = options.channel_score or "norm"
+        changes["channel_norm"] = options.channel_norm or "l2"
+        changes["channel_reduce"] = options.channel_reduce or "sum"
+        changes["channel_floor"] = options.channel_floor or 1
         changes["scope"] = options.scope or "global"
     return msgspec.structs.replace(options, **changes)
 
@@ -186,25 +216,26 @@ def contradiction(given: Mapping[str, Any]) -> None:
 
 def _check_channels(options: PruneOptions) -> None:
     """Raise SelectionError for what has no meaning without --channels, or with nothing else."""
-    if options.channels is None and options.round_to is not None:
-        raise SelectionError("--round-to belongs to --channels: give --channels too, or leave it out")
+    for name in _OF_CHANNELS:
+        if options.channels is None and getattr(options, name.replace("-", "_")):
+            raise SelectionError(f"--{name} belongs to --channels: give --channels too, or leave it out")
     if options.mode == "channels":
-        for name in ("score", "layer"):
+        for name, instead in (("score", "--channel-score"), ("layer", "--channel-layer")):
             if getattr(options, name):
                 raise SelectionError(
-                    f"--{name} has no meaning with --channels alone: give --sparsity too, or leave it out"
+                    f"--{name} has no meaning with --channels alone: give --sparsity too, or {instead} for the channels"
                 )
 
 
-def split_layer(entry: str) -> LayerValue:
-    """The glob and value of "GLOB=V", split at the last "=". Raises SelectionError."""
+def split_layer(entry: str, option: str = "--layer") -> LayerValue:
+    """The glob and value of "GLOB=V" given to `option`, split at the last "=". Raises SelectionError."""
     glob, equals, text = entry.rpartition("=")
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not equals or not glob or not math.isfinite(value):
-        raise SelectionError(f"--layer {entry!r} is not GLOB=V with a number V, such as 'fc1.*=0.9'")
+        raise SelectionError(f"{option} {entry!r} is not GLOB=V with a number V, such as 'fc1.*=0.9'")
     return LayerValue(glob, value)
 
 

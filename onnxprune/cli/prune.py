@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from .channel_options import channel_options
 from .options import IN_FILE, OUT_FILE, Examples, debug_option
 
 _EPILOG = """
@@ -14,6 +15,7 @@ onnxprune model.onnx --sparsity 0.9 -o small.onnx
 onnxprune model.onnx --quality 1.0 --skip 'head.*' --data test.npz
 onnxprune model.onnx --sparsity 0.8 --layer 'fc1.*=0.95' --json report.json
 onnxprune model.onnx --channels 0.5 --round-to 8
+onnxprune model.onnx --channels 0.5 --channel-kind head --channel-floor 4 --channel-layer 'layers.0.*=0.25'
 onnxprune model.onnx --recipe recipe.yaml
 """
 
@@ -34,6 +36,7 @@ onnxprune model.onnx --recipe recipe.yaml
     callback=lambda _ctx, _param, value: None if value is None else int(value),
     help="With --channels: keep a multiple of this in each group.  [default: 8]",
 )
+@channel_options
 @click.option(
     "--scope",
     type=click.Choice(["global", "layer"]),

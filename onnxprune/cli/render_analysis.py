@@ -80,10 +80,11 @@ def _channel_table(analysis: Analysis) -> Table:
         (
             group.path,
             f"{group.channels:,}",
+            "+".join(group.kinds),
             " ".join("-" if norm is None else f"{norm:.3g}" for norm in group.norms),
             group.pinned_by or "",
         )
         for group in analysis.channels
     ]
-    columns = ("axes", "channels", "L2 norms: min, quartiles, max", "pinned by")
-    return table("Coupled groups", columns, rows, text=("axes", "pinned by"))
+    columns = ("axes", "channels", "kind", "L2 norms: min, quartiles, max", "pinned by")
+    return table("Coupled groups", columns, rows, text=("axes", "kind", "pinned by"))

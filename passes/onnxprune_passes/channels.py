@@ -104,10 +104,17 @@ class PruneChannels:
         except ModelError as error:
             return state.noted(Skip(self.name, "the graph", f"{error}: no channel was pruned"))
         weights = {weight.key: weight for weight in find_weights(state.model)}
-        groups, skips = self._open(state.model, found, weights)
+        groups, left = self._open(state.model, found, weights)
         strengths, scaled = self._strengths(found, groups, weights)
         wanted = self._weakest(groups, strengths)
-        chosen = can_be_cut(found, np.concatenate([np.zeros(0, np.int64), *wanted]))
+        chosen, stays = can_be_cut(found, np.concatenate([np.zeros(0, np.int64), *wanted]))
+        kept = [
+            (group.made_by[0][0], 1, stays[one])
+            for group, channels in zip(groups, wanted, strict=True)
+            for one in channels.tolist()
+            if one in stays
+        ]
+        skips = [*self._skips(left), *self._skips(kept)]
         gone = [channels[np.isin(channels, chosen)] for channels in wanted]
         fills = {key: weight.zero_point for key, weight in weights.items() if weight.zero_point is not None}
         keeps = keeps_without(found, groups, gone, zeros, fills)
@@ -119,14 +126,14 @@ class PruneChannels:
 
     def _open(
         self, model: Model, found: Coupling, weights: Mapping[str, Weight]
-    ) -> tuple[list[CoupledGroup], list[Skip]]:
-        """The groups that may lose channels, and a Skip for each reason that keeps others."""
+    ) -> tuple[list[CoupledGroup], list[tuple[str, int, str]]]:
+        """The groups that may lose channels; of others the key of a weight, how many channels it makes, and why not."""
         chosen = set(selected(weights, self.only, self.skip))
         require_matches(tuple(weights), [glob for glob, _ in self.layers])
         self._require_kinds(found)
         stays: dict[str, str | None] = {}
         groups: list[CoupledGroup] = []
-        skips = [
+        left = [
             (weight.key, weight.shape[weight.uses[0].out_axis or 0], why)
             for weight, why in unreached(model, found.trace)
             if weight.key in chosen
@@ -145,11 +152,15 @@ class PruneChannels:
             if why is None:
                 groups.append(group)
             else:
-                skips.append((group.made_by[0][0], group.channels.size, why))
+                left.append((group.made_by[0][0], group.channels.size, why))
+        return groups, left
+
+    def _skips(self, left: Sequence[tuple[str, int, str]]) -> list[Skip]:
+        """One Skip for each weight and reason."""
         counts: Counter[tuple[str, str]] = Counter()
-        for key, size, why in skips:
+        for key, size, why in left:
             counts[key, why] += size
-        return groups, [
+        return [
             Skip(self.name, key, f"{count} channel{'s stay' if count > 1 else ' stays'}: {why}")
             for (key, why), count in counts.items()
         ]

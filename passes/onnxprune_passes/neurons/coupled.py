@@ -18,7 +18,7 @@ from .graph import Node
 from .groups import producers
 from .slices import BoolArray
 from .trace import Trace
-from .units import id_arrays, units_of
+from .units import units_of
 
 Axis = tuple[str, int]
 """The key of a tensor, and one of its axes."""
@@ -94,21 +94,31 @@ def coupling(trace: Trace) -> Coupling:
     return Coupling(trace, label, tuple(groups))
 
 
-def can_be_cut(found: Coupling, chosen: Ids) -> Ids:
-    """`chosen` without channels that would empty an axis or leave it ragged."""
+def can_be_cut(found: Coupling, chosen: Ids) -> tuple[Ids, dict[int, str]]:
+    """`chosen` without channels that would empty an axis or leave it ragged, and why each of the others stays."""
+    named = {id(ids): (name, ids) for name, ids in reversed(_named(found.trace)) if ids.size and (ids >= 0).any()}
+    stays: dict[int, str] = {}
     while True:
         gone = np.isin(np.arange(found.label.size), chosen)[found.label]
-        back: list[Ids] = []
-        for ids in id_arrays(found.trace):
+        before = len(stays)
+        for name, ids in named.values():
             hit = np.where(ids >= 0, gone[ids], False)
-            stuck = (
-                ids[:1].reshape(-1)[:1] if hit.all() else ids[hit & ~slabs(hit)] if hit.any() else ids.reshape(-1)[:0]
-            )
-            if stuck.size:
-                back.append(found.label[stuck])
-        if not back:
-            return chosen
-        chosen = chosen[~np.isin(chosen, np.concatenate(back))]
+            if hit.all():
+                back, why = ids[:1].reshape(-1)[:1], "it would lose all that it has"
+            else:
+                back, why = ids[hit & ~slabs(hit)], "only whole slices can be cut"
+            for one in np.unique(found.label[back]).tolist():
+                stays.setdefault(one, f"blocked by {name}: {why}")
+        if len(stays) == before:
+            return chosen, stays
+        chosen = chosen[~np.isin(chosen, list(stays))]
+
+
+def _named(trace: Trace) -> list[tuple[str, Ids]]:
+    """Arrays of ids with what carries them."""
+    makers = {name: node for node in trace.graph.nodes for name in node.proto.output}
+    flows = [(f"{makers[name]}" if name in makers else f"'{name}'", flow.ids) for name, flow in trace.flows.items()]
+    return [*((f"axis {axis} of '{key}'", ids) for (key, axis), ids in trace.bases.items()), *flows]
 
 
 def _kinds(trace: Trace) -> dict[Axis, set[str]]:

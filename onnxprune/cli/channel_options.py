@@ -1,0 +1,47 @@
+"""What says how `--channels` chooses."""
+
+from __future__ import annotations
+
+import click
+
+from .options import Command
+
+_OPTIONS = (
+    click.option(
+        "--channel-score",
+        type=click.Choice(["norm", "batchnorm"]),
+        help="With --channels: rank by the norm of the weights, or by BatchNormalization scale where there is one.  "
+        "[default: norm]",
+    ),
+    click.option("--channel-norm", type=click.Choice(["l1", "l2"]), help="With --channels: which norm.  [default: l2]"),
+    click.option(
+        "--channel-reduce",
+        type=click.Choice(["sum", "mean"]),
+        help="With --channels: over the weights of a channel.  [default: sum]",
+    ),
+    click.option(
+        "--channel-floor",
+        type=int,
+        metavar="N",
+        help="With --channels: keep at least N channels of each group.  [default: 1]",
+    ),
+    click.option(
+        "--channel-kind",
+        multiple=True,
+        type=click.Choice(["conv", "fc", "rnn", "embedding", "head"]),
+        help="With --channels: only channels of this kind, such as whole attention heads; may be given again.",
+    ),
+    click.option(
+        "--channel-layer",
+        multiple=True,
+        metavar="GLOB=C",
+        help="With --channels: another share for groups made by some weights, such as 'conv1.*=0.25'; last match wins.",
+    ),
+)
+
+
+def channel_options(command: Command) -> Command:
+    """The options, in the order of this file."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

@@ -51,10 +51,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         nm: "N:M", N kept of every M in a row.
         channels: share of the channels to prune whole, 0 ≤ C < 1, before anything else; given alone, nothing else is.
         round_to: with `channels`: what stays of a coupled group of more than this is a multiple of it; 8 by default.
-        channel_score: with `channels`: a channel's strength is its weights' "norm" (the default), or "batchnorm", the scale
-            of its BatchNormalization, where it has one.
+        channel_score: with `channels`: the strength of a channel is the "norm" of its weights (the default), or, with
+            "batchnorm", the scale of its BatchNormalization where it has one.
         channel_norm: with `channels`: "l2" (the default) or "l1".
-        channel_reduce: with `channels`: norms over the weights of a channel are one "sum" (the default) or their "mean".
+        channel_reduce: with `channels`: over the weights of a channel norms are a "sum" (the default) or a "mean".
         channel_floor: with `channels`: so many channels of a coupled group stay in any case; 1 by default.
         channel_kind: with `channels`: only channels that weights of these kinds make, or whole heads; all when empty.
         channel_layer: "GLOB=C" each, with `channels`: groups made by a weight that matches lose C of their channels

@@ -51,8 +51,7 @@ class PruneChannels:
         score: "norm" of a channel's weights, or "batchnorm": |scale| of the BatchNormalizations that it passes (Liu et
             al. 2017, network slimming). Groups that pass none are scored by the norm then.
         norm: "l1" or "l2".
-        reduce: over the weights that make or read it: "sum" takes all entries together, "mean" each weight's mean; over
-            its BatchNormalizations likewise.
+        reduce: over the weights that make or read it: "sum" takes all entries together, "mean" each weight's mean.
         round_to: what stays of a group of more than this is a multiple of it. Of heads it is their rows that count.
         floor: so many channels of a group stay in any case; at least one does.
         kinds: only channels of these kinds: "conv", "fc", "rnn" and "embedding" are what weights of that kind make,
@@ -182,7 +181,7 @@ class PruneChannels:
         norms = scores(found, groups, weights, self.norm, self.reduce)
         if self.score == "norm":
             return norms, 0
-        scales = scale_scores(found, groups, self.reduce)
+        scales = scale_scores(found, groups)
         both = zip(scales, norms, strict=True)
         return [norm if scale is None else scale for scale, norm in both], sum(scale is not None for scale in scales)
 
@@ -228,7 +227,7 @@ class PruneChannels:
         count = sum(channels.size for channels in gone)
         by = f"{self.norm} {self.reduce}"
         if self.score == "batchnorm":
-            by = f"BatchNormalization scale {self.reduce} in {scaled} of {len(groups)} groups" + (
+            by = f"BatchNormalization scale in {scaled} of {len(groups)} groups" + (
                 "" if scaled == len(groups) else f", by {by} in the others, which pass none"
             )
         return Change(

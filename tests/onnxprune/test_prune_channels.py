@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,19 @@ def test_the_recipe_of_a_report_replays(net: Path) -> None:
         ({"channels": -0.1}, "--channels: expected float >= 0.0"),
         ({"channels": float("nan")}, "--channels"),
         ({"channels": 0.5, "score": "lamp"}, "--score has no meaning with --channels alone"),
-        ({"channels": 0.5, "layer": ["a=0.5"]}, "--layer has no meaning with --channels alone"),
+        ({"channels": 0.5, "layer": ["a=0.5"]}, "--layer has no meaning with --channels alone: .*--channel-layer"),
+        ({"sparsity": 0.5, "channel-score": "norm"}, "--channel-score belongs to --channels"),
+        ({"channel-norm": "l1"}, "--channel-norm belongs to --channels"),
+        ({"channel-reduce": "sum"}, "--channel-reduce belongs to --channels"),
+        ({"channel-floor": 2}, "--channel-floor belongs to --channels"),
+        ({"channel-kind": ["fc"]}, "--channel-kind belongs to --channels"),
+        ({"channel-layer": ["a=0.5"]}, "--channel-layer belongs to --channels"),
+        ({"channels": 0.5, "channel-score": "lamp"}, "--channel-score"),
+        ({"channels": 0.5, "channel-norm": "l3"}, "--channel-norm"),
+        ({"channels": 0.5, "channel-reduce": "max"}, "--channel-reduce"),
+        ({"channels": 0.5, "channel-floor": 0}, "--channel-floor: expected int >= 1"),
+        ({"channels": 0.5, "channel-kind": ["linear"]}, "--channel-kind"),
+        ({"channels": 0.5, "channel-layer": ["a"]}, "--channel-layer 'a' is not GLOB=V"),
     ],
 )
 def test_contradictions_are_refused(given: dict[str, Any], message: str) -> None:
@@ -178,8 +191,60 @@ def test_the_command_line_takes_the_options(net: Path) -> None:
     assert result.exit_code == 0
     assert _widths(net) == [80, 32, 10]
     assert "fc1.weight 96 -> 80" in " ".join(result.output.split())
+    how = ["--channel-score", "batchnorm", "--channel-norm", "l1", "--channel-reduce", "mean", "--channel-floor", "9"]
+    which = ["--channel-kind", "fc", "--channel-kind", "head", "--channel-layer", "fc1*=0.25"]
+    report = net.with_name("report.json")
+    result = _run(net, "-o", out, "--channels", "0.9", *how, *which, "--json", report, "--encode", "dense")
+    assert (result.exit_code, _widths(net)) == (0, [72, 16, 10])
+    recipe = json.loads(report.read_text())["recipe"]
+    assert {key.removeprefix("channel-"): value for key, value in recipe.items() if key.startswith("channel-")} == {
+        "score": "batchnorm",
+        "norm": "l1",
+        "reduce": "mean",
+        "floor": 9,
+        "kind": ["fc", "head"],
+        "layer": ["fc1*=0.25"],
+    }
     assert _run(net, "-o", out, "--round-to", "8").exit_code == 2
     assert _run(net, "-o", out, "--channels", "0.5", "--round-to", "7").exit_code == 2
+
+
+def test_the_floor_is_kept(net: Path) -> None:
+    _prune(net, channels=0.9, scope="layer", round_to=1, channel_floor=20, encode="dense")
+    assert _widths(net) == [20, 20, 10]
+
+
+def test_layers_of_their_own(net: Path) -> None:
+    _prune(net, channels=0.5, scope="layer", channel_layer=["fc*=0.75", "fc2.weight=0.25"], encode="dense")
+    assert _widths(net) == [24, 24, 10]
+    both = _prune(net, channels=0.5, scope="layer", channel_layer=["fc1*=0.75"], sparsity=0.5, layer=["fc2*=0.9"])
+    assert _widths_of(both)[:2] == [24, 16]
+
+
+def test_kinds_and_scores_are_those_asked_for(net: Path) -> None:
+    with pytest.raises(SelectionError, match="no group of channels is of kind head: the model has fc"):
+        _prune(net, channels=0.5, channel_kind=["head"])
+    _prune(net, channels=0.5, channel_kind=["fc", "head"], scope="layer", encode="dense")
+    assert _widths(net) == [48, 16, 10]
+    said = {
+        next(note.summary for note in _prune(net, channels=0.5, scope="layer", **{key: value}).changes)
+        for key, value in (("channel_norm", "l1"), ("channel_reduce", "mean"), ("channel_score", "batchnorm"))
+    }
+    assert {text.split(":")[0] for text in said} == {
+        "layer sparsity 0.5 by l1 sum",
+        "layer sparsity 0.5 by l2 mean",
+        "layer sparsity 0.5 by BatchNormalization scale in 0 of 2 groups, by l2 sum in the others, which pass none",
+    }
+
+
+def test_norms_and_reductions_choose_differently(net: Path) -> None:
+    """Each option reaches the pass: the masks of the first layer differ from those of the defaults."""
+    path, found = net.with_name("masks.npz"), []
+    for given in ({}, {"channel_norm": "l1"}, {"channel_reduce": "mean"}):
+        _prune(net, channels=0.5, scope="layer", save_masks=str(path), **given)
+        found.append(Masks.load(path)["fc1.weight"])
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
 
 
 def test_nothing_to_prune_is_said(net: Path) -> None:
@@ -193,6 +258,7 @@ def test_inspect_lists_the_coupled_groups(net: Path) -> None:
         ("fc2.weight out 32 -> fc3.weight in", 32),
     ]
     assert found[0].pinned_by is None
+    assert {one.kinds for one in found} == {("fc",)}
     assert "graph output 'y'" in str(found[2].pinned_by)
     assert all(len(one.norms) == 5 and sorted(one.norms, key=float) == list(one.norms) for one in found)  # type: ignore[arg-type]
     shown = " ".join(_run("inspect", net, "--groups").output.split())

@@ -96,7 +96,10 @@ def coupling(trace: Trace) -> Coupling:
 
 def can_be_cut(found: Coupling, chosen: Ids) -> tuple[Ids, dict[int, str]]:
     """`chosen` without channels that would empty an axis or leave it ragged, and why each of the others stays."""
-    named = {id(ids): (name, ids) for name, ids in reversed(_named(found.trace)) if ids.size and (ids >= 0).any()}
+    named: dict[int, tuple[str, Ids]] = {}
+    for name, ids in _named(found.trace):
+        if ids.size and (ids >= 0).any():
+            named.setdefault(id(ids), (name, ids))
     stays: dict[int, str] = {}
     while True:
         gone = np.isin(np.arange(found.label.size), chosen)[found.label]
@@ -117,8 +120,8 @@ def can_be_cut(found: Coupling, chosen: Ids) -> tuple[Ids, dict[int, str]]:
 def _named(trace: Trace) -> list[tuple[str, Ids]]:
     """Arrays of ids with what carries them."""
     makers = {name: node for node in trace.graph.nodes for name in node.proto.output}
-    flows = [(f"{makers[name]}" if name in makers else f"'{name}'", flow.ids) for name, flow in trace.flows.items()]
-    return [*((f"axis {axis} of '{key}'", ids) for (key, axis), ids in trace.bases.items()), *flows]
+    flows = [(str(makers[name]) if name in makers else f"'{name}'", flow.ids) for name, flow in trace.flows.items()]
+    return [*flows, *((f"axis {axis} of '{key}'", ids) for (key, axis), ids in trace.bases.items())]
 
 
 def _kinds(trace: Trace) -> dict[Axis, set[str]]:

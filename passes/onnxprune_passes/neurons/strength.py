@@ -71,11 +71,11 @@ def slice_powers(source: Array | Masked, axis: int, norm: Norm, weight: Weight |
     return found
 
 
-def scale_scores(found: Coupling, groups: Sequence[CoupledGroup], reduce: Reduce) -> list[Floats | None]:
-    """For each group |scale| of the BatchNormalizations that its channels pass, float64 [n]; None where there is none.
+def scale_scores(found: Coupling, groups: Sequence[CoupledGroup]) -> list[Floats | None]:
+    """For each group the mean |scale| of the BatchNormalizations that its channels pass, float64 [n]; None without one.
 
     The factor that Liu et al. 2017 ("Learning efficient convolutional networks through network slimming", section 3)
-    rank channels by. `sum` and `mean` are over the BatchNormalizations.
+    rank channels by.
     """
     total, count = np.zeros(found.label.size), np.zeros(found.label.size)
     graph = found.trace.graph
@@ -86,5 +86,5 @@ def scale_scores(found: Coupling, groups: Sequence[CoupledGroup], reduce: Reduce
             here = ids >= 0
             np.add.at(total, found.label[ids[here]], np.abs(graph.array(const).astype(np.float64))[here])
             np.add.at(count, found.label[ids[here]], 1)
-    strengths = total / np.maximum(count, 1) if reduce == "mean" else total
+    strengths = total / np.maximum(count, 1)
     return [strengths[group.channels] if count[group.channels].all() else None for group in groups]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnxprune_passes.channels import find_channels
+from onnxprune_passes.channel_groups import find_channels
 from onnxprune_passes.storage import load
 
 BATCHES = 4

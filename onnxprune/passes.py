@@ -23,6 +23,7 @@ from onnxprune_passes.errors import (
     VerifyError,
 )
 from onnxprune_passes.fixed import fixed_transform
+from onnxprune_passes.fold import RemoveNoOps, RemoveUnused
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.masks import Masks, apply_masks
 from onnxprune_passes.model import Initializers, Model
@@ -53,6 +54,8 @@ __all__ = [
     "PruneChannels",
     "Quality",
     "RemoveDeadNeurons",
+    "RemoveNoOps",
+    "RemoveUnused",
     "SelectionError",
     "Skip",
     "Sparsity",

@@ -1,4 +1,4 @@
-"""Recurrent layers, groups, heads and quantised weights with random slices of their weights zeroed: same answers."""
+"""Recurrent layers, groups, heads, branches and quantised weights with random slices of their weights zeroed: same answers."""
 
 from __future__ import annotations
 
@@ -64,6 +64,14 @@ NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], Any, bool]] = {
         SIZES,
         True,
     ),
+    "branches": (
+        """g (float[N,3] x, bool p) => (float[N,2] y) { h = MatMul(x, w1) k = Add(h, b1) m = If (p) <
+        then_branch = a () => (float[N,5] t) { s = MatMul(k, wt) t = Add(s, bt) },
+        else_branch = b () => (float[N,5] e) { r = Relu(k) e = Gemm<transB=1>(r, we, be) }> y = MatMul(m, wo) }""",
+        {"w1": (3, 4), "b1": (4,), "wt": (4, 5), "bt": (5,), "we": (5, 4), "be": (5,), "wo": (5, 2)},
+        {},
+        True,
+    ),
 }
 
 
@@ -97,7 +105,7 @@ def test_some_shrink(
     name: str, build: Callable[..., Any], ints: Callable[..., NDArray], shrink: Callable[..., Any]
 ) -> None:
     text, shapes, constants, exact = NETS[name]
-    last = {"rnn": "wy", "lstm": "wo", "groups": "w2", "attention": "wo"}[name]
+    last = {"rnn": "wy", "groups": "w2"}.get(name, "wo")
     axis = 1 if name == "groups" else 0
     weights = {key: ints(shape) for key, shape in shapes.items()}
     weights[last] = ints(shapes[last], {axis: [0, 1, 3, 4, 6, 7] if name == "groups" else [0, 1]})

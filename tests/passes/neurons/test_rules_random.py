@@ -1,4 +1,4 @@
-"""Recurrent layers, groups, heads, branches and quantised weights with random slices of their weights zeroed: same answers."""
+"""Recurrent layers, groups, heads, branches with random slices of their weights zeroed: same answers."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ out anew lay the ids out with them, weights read ids on one side and make new on
 neurons pins them.
 
     bodies     the nodes of the main graph and of the bodies in it, under full names
+    views      stored tensors as values show them: turned, merged, cast
     graph      these nodes, shapes, constants, readers
     slices     all-zero slices of tensors, and tensors cut, in chunks
     flow       what a value carries: ids, and where it is a known constant

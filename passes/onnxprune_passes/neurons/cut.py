@@ -45,7 +45,9 @@ class Cut:
             const, flow = self.trace.constant(value), self.trace.flows.get(value)
             if const is not None:
                 kept = self.kept_of_tensor(const.key)
-                self._kept[value] = {axis: kept[own] for axis, own in enumerate(const.axes) if own in kept}
+                self._kept[value] = {
+                    axis: const.spread(kept[own], axis) for axis, own in enumerate(const.axes) if own in kept
+                }
             else:
                 self._kept[value] = {} if flow is None else self._keep_of(flow.ids)
         return self._kept[value]

@@ -52,7 +52,7 @@ def folds(graph: Graph, sites: list[Site], decision: Decision, removal: Cut) -> 
             continue
         const = graph.constants[site.node.input(site.index)]
         delta = site.scale * _contribution(graph, site, used)
-        keep = removal.kept_of_tensor(const.key).get(const.axes[site.out_axis])
+        keep = removal.keep(site.node.input(site.index)).get(site.out_axis)
         delta = delta if keep is None else delta[keep]
         convolves = site.node.op_type == "Conv"
         trailing = len(const.axes) - 2 if convolves else 1 if site.index == 0 else 0
@@ -63,7 +63,7 @@ def folds(graph: Graph, sites: list[Site], decision: Decision, removal: Cut) -> 
 def _contribution(graph: Graph, site: Site, used: BoolArray) -> NDArray:
     """Σ value × W over the `used` coordinates, one number for each slice of the out axis; float64."""
     const = graph.constants[site.node.input(site.index)]
-    shape = graph.shape(const)
+    shape = const.shape
     total = np.zeros(shape[site.out_axis])
     places = np.flatnonzero(used)
     step = max(1, CHUNK * shape[site.in_axis] // math.prod(shape))
@@ -71,7 +71,7 @@ def _contribution(graph: Graph, site: Site, used: BoolArray) -> NDArray:
         some = places[start : start + step]
         picked = np.zeros(used.size, np.bool_)
         picked[some] = True
-        if const.steps is None:
+        if const.turned and const.dtype == graph.source(const).dtype:
             block = cut(graph.source(const), {const.axes[site.in_axis]: picked}).array().transpose(const.axes)
         else:
             block = graph.array(const).compress(picked, axis=site.in_axis)

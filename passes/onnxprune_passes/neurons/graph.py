@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 from onnx import helper, shape_inference
@@ -19,19 +18,15 @@ from ..model import Model
 from ..storage import stubs
 from ..storage.keys import is_constant
 from .bodies import Placed, graphs, placed
+from .views import Const, shown, whole
 
 Dim = int | str | None
 """The size of an axis, the name of a symbolic one, or None when nothing is known of it."""
 
+_MOST_AXES = 64
+"""Vectors of more entries than this name no shape."""
 _OLDEST = 7
 """From this opset on operands broadcast as numpy's do."""
-_EXACT_CASTS = {
-    (np.dtype(np.float16), np.dtype(np.float32)),
-    (np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)),
-    (np.dtype(np.float16), np.dtype(np.float64)),
-    (np.dtype(ml_dtypes.bfloat16), np.dtype(np.float64)),
-    (np.dtype(np.float32), np.dtype(np.float64)),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,33 +96,6 @@ class Node:
         return any(one.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for one in self.proto.attribute)
 
 
-@dataclass(frozen=True)
-class Steps:
-    """How the integers of a quantised tensor are scaled: (q - zero point) × scale.
-
-    `scale`, `zero_point`: the keys of the tensors, '' for a zero point of 0; `axis`: the axis of the quantised tensor
-    along which they lie, None when they are single numbers.
-    """
-
-    scale: str
-    zero_point: str
-    axis: int | None
-
-
-@dataclass(frozen=True)
-class Const:
-    """A tensor of the model as a value shows it, after Identity, Transpose, exact Casts and DequantizeLinear.
-
-    `axes[i]` is the axis of the tensor `key` that axis i of the value is; `dtype` that of the value; `steps` is there
-    when the tensor is quantised.
-    """
-
-    key: str
-    axes: tuple[int, ...]
-    dtype: np.dtype[Any]
-    steps: Steps | None = None
-
-
 class Graph:
     """The main graph of `model` and the bodies in it, with what can be said of them at a glance.
 
@@ -176,19 +144,14 @@ class Graph:
         """The tensor behind `const`, its axes in the order of the file."""
         return self.model.initializers.source(const.key)
 
-    def shape(self, const: Const) -> tuple[int, ...]:
-        """The shape of the value that `const` is."""
-        shape = self.source(const).shape
-        return tuple(shape[axis] for axis in const.axes)
-
     def array(self, const: Const) -> NDArray:
         """The value that `const` is, whole: for vectors and other small ones."""
         stored = self.source(const).array()
         if const.steps is not None:
             scale = self._along(const, const.steps.scale)
             stored = (stored.astype(np.int64) - self.zero_point(const)).astype(scale.dtype) * scale
-        whole: NDArray = stored.transpose(const.axes)
-        return whole if whole.dtype == const.dtype else whole.astype(const.dtype)
+        laid = const.laid(stored)
+        return laid if laid.dtype == const.dtype else laid.astype(const.dtype)
 
     def zero_point(self, const: Const) -> NDArray:
         """The integer(s) that mean 0 in the tensor behind `const`, to be broadcast to it: int64."""
@@ -202,7 +165,7 @@ class Graph:
         axis = None if const.steps is None else const.steps.axis
         if axis is None:
             return values.reshape(())
-        return values.reshape(tuple(-1 if one == axis else 1 for one in range(len(const.axes))))
+        return values.reshape(tuple(-1 if one == axis else 1 for one in range(len(const.stored))))
 
     def _constants(self) -> dict[str, Const]:
         found: dict[str, Const] = {}
@@ -210,57 +173,23 @@ class Graph:
         for prefix, graph in graphs(self.model.graph):
             for key in (prefix + tensor.name for tensor in graph.initializer):
                 if key in known:
-                    source = known.source(key)
-                    found[key] = Const(key, tuple(range(len(source.shape))), source.dtype)
+                    found[key] = whole(key, known.source(key))
+
+        def integers(name: str) -> tuple[int, ...] | None:
+            source = known.source(name) if name in found and found[name].key == name else None
+            if source is None or source.dtype.kind not in "iu" or source.size > _MOST_AXES:
+                return None
+            return tuple(int(one) for one in source.array().reshape(-1))
+
         for node in self.nodes:
             name = node.output(0)
             if is_constant(node.proto) and name in known:
-                found[name] = Const(name, tuple(range(len(known.source(name).shape))), known.source(name).dtype)
+                found[name] = whole(name, known.source(name))
             elif node.domain == "" and node.input(0) in found:
-                shown = _shown(node, found[node.input(0)], found, self.shape)
-                if shown is not None:
-                    found[name] = shown
+                view = shown(node, found[node.input(0)], found, integers)
+                if view is not None:
+                    found[name] = view
         return found
-
-
-def _shown(
-    node: Node, const: Const, found: Mapping[str, Const], shape: Callable[[Const], tuple[int, ...]]
-) -> Const | None:
-    """What the value of `node`, which reads `const`, shows of the same tensor; None when it is another value."""
-    if node.op_type == "Identity":
-        return const
-    if node.op_type == "Transpose":
-        perm = node.integers("perm") or tuple(reversed(range(len(const.axes))))
-        return replace(const, axes=tuple(const.axes[axis] for axis in perm))
-    if node.op_type == "Cast":
-        dtype = stubs.dtype_from_onnx(node.integer("to", 0))
-        if dtype is not None and (dtype == const.dtype or (const.dtype, dtype) in _EXACT_CASTS):
-            return replace(const, dtype=dtype)
-    if node.op_type == "DequantizeLinear" and const.steps is None and const.dtype.kind in "iu":
-        return _dequantised(node, const, found, shape)
-    return None
-
-
-def _dequantised(
-    node: Node, const: Const, found: Mapping[str, Const], shape: Callable[[Const], tuple[int, ...]]
-) -> Const | None:
-    """The value of a DequantizeLinear whose scales and zero points are constants, one in all or one a slice."""
-    scale, zero_point = found.get(node.input(1)), found.get(node.input(2))
-    if scale is None or (node.input(2) and zero_point is None) or node.integer("block_size", 0):
-        return None
-    if any(
-        one is not None and one.key != name
-        for one, name in zip((scale, zero_point), node.proto.input[1:], strict=False)
-    ):
-        return None
-    sizes = {shape(one) for one in (scale, zero_point) if one is not None}
-    keys = (scale.key, "" if zero_point is None else zero_point.key)
-    if sizes <= {(), (1,)}:
-        return replace(const, dtype=scale.dtype, steps=Steps(*keys, None))
-    axis = node.integer("axis", 1)
-    if not -len(const.axes) <= axis < len(const.axes) or sizes != {(shape(const)[axis],)}:
-        return None
-    return replace(const, dtype=scale.dtype, steps=Steps(*keys, const.axes[axis]))
 
 
 def _inferred(model: Model) -> onnx.GraphProto:

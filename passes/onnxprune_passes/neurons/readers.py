@@ -80,4 +80,4 @@ def plus(trace: Trace, node: Node, flow: Flow, addend: Flow, scale: float = 1.0)
 
 def summed(flow: Flow, axis: int) -> Flow:
     """`flow` along `axis` alone, as one axis; it carries no neurons elsewhere."""
-    return flow.moved(lambda array: array.reshape(array.shape[axis]))
+    return flow.along({axis}).moved(lambda array: array.reshape(array.shape[axis]))

@@ -15,9 +15,10 @@ import numpy as np
 from ..arrays import NDArray
 from .classes import Ids
 from .flow import Flow, evaluate
-from .graph import Const, Dim, Graph, Node
+from .graph import Dim, Graph, Node
 from .records import Pin, Producer, Site, Tie
 from .slices import BoolArray, ZeroSlices
+from .views import NO_AXIS, Const
 
 if TYPE_CHECKING:
     from .rule import Rule
@@ -51,7 +52,7 @@ class Trace:
         """The shape of `value` as far as it is known; None when its rank is not."""
         found, flow, const = self.graph.dims(value), self.flows.get(value), self.constant(value)
         if const is not None:
-            return self.graph.shape(const)
+            return const.shape
         if flow is not None and flow.whole:
             return flow.ids.shape
         if flow is not None and found is None:
@@ -88,17 +89,25 @@ class Trace:
         name = node.input(index)
         const = self.graph.constants[name]
         tensor_axis = const.axes[axis]
+        if tensor_axis == NO_AXIS:
+            return self.new_ids(1)
         self._claims.add((name, node.index, index, tensor_axis))
         size = self.graph.source(const).shape[tensor_axis]
         own = self._base(const.key, tensor_axis, size)
         if const.steps is not None and const.steps.axis == tensor_axis and size > 1:
             for key in filter(None, (const.steps.scale, const.steps.zero_point)):
                 self.pairs.append((own, self._base(key, 0, size)))
-        return own
+        return const.spread(own, axis)
 
     def zero_slices(self, const: Const, axis: int) -> BoolArray:
-        """Along axis `axis` of the value that `const` is: True where its slice is all zero."""
-        return self._zeros.of(self.graph.source(const), self.graph.zero_point(const))[const.axes[axis]]
+        """Along axis `axis` of the value that `const` is: True where its slice is all zero.
+
+        Where stored axes were merged, where the whole stored slice is.
+        """
+        own, zero_point = const.axes[axis], self.graph.zero_point(const)
+        if own == NO_AXIS:
+            return np.array([not (self.graph.source(const).array() != zero_point).any()])
+        return const.spread(self._zeros.of(self.graph.source(const), zero_point)[own], axis)
 
     # what rules say
 
@@ -222,7 +231,7 @@ class Trace:
     def _pin_unclaimed(self) -> None:
         """Pin the axes of tensors that some reader uses in a way no rule has claimed."""
         for name, const in self.graph.constants.items():
-            for axis in const.axes:
+            for axis in range(len(const.stored)):
                 ids = self.bases.get((const.key, axis))
                 if ids is None:
                     continue

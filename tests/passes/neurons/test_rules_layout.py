@@ -114,6 +114,18 @@ CASES: dict[str, Case] = {
         {**CONV, "w2": ((4, 2), {0: [3]}), "b2": B2},
         {"opset": 11},
     ),
+    "squeeze_to_one": (
+        "g (float[2,2,3,3] x) => (float[2,2] y) { c = Conv(x, w1, b1) p = GlobalMaxPool(c) f = Squeeze(p) "
+        "y = Gemm(f, w2, b2) }",
+        {**CONV, "w1": ((4, 2, 1, 1), {0: [0, 1, 3]}), "w2": ((4, 2),), "b2": B2},
+        {},
+    ),
+    "squeeze_to_one_attribute": (
+        "g (float[2,2,3,3] x) => (float[2,2] y) { c = Conv(x, w1, b1) p = GlobalMaxPool(c) f = Squeeze(p) "
+        "y = Gemm(f, w2, b2) }",
+        {**CONV, "w1": ((4, 2, 1, 1), {0: [0, 1, 3]}), "w2": ((4, 2),), "b2": B2},
+        {"opset": 11},
+    ),
     "unsqueeze": (
         "g (float[N,3] x) => (float[N,2,1,1] y) { h = Gemm<transB=1>(x, w1, b1) u = Unsqueeze(h, axes) "
         "y = Conv(u, w2, b2) }",

@@ -26,7 +26,7 @@ def _flow(trace: Trace, node: Node) -> None:
     if const is None:
         trace.refuse(node, "its weight is computed")
         return
-    shape, groups = trace.graph.shape(const), node.integer("group", 1)
+    shape, groups = const.shape, node.integer("group", 1)
     carried = trace.flow(node.input(0), rank=len(shape))
     if carried.rank != len(shape) or set(carried.axes) - {1}:
         trace.refuse(node, "it reads neurons along another axis than the channels")
@@ -126,7 +126,7 @@ def _border(trace: Trace, node: Node) -> str:
     """Why a channel that is constant is not constant after `node`; '' when it is: no padding."""
     if node.op_type == "ConvTranspose":
         return f"behind {node} would change where filters overlap"
-    kernel = trace.graph.shape(trace.graph.constants[node.input(1)])[2:]
+    kernel = trace.graph.constants[node.input(1)].shape[2:]
     mode = node.text("auto_pad", "NOTSET")
     if mode.startswith("SAME"):
         padded = any(size > 1 for size in kernel)

@@ -108,6 +108,21 @@ def _squeeze(trace: Trace, node: Node) -> None:
     trace.put(node, 0, carried.moved(lambda array: array.squeeze(axes)))
 
 
+def _rewrite_squeeze(cut: Cut, node: Node) -> None:
+    """A Squeeze that names no axes would take an axis away of which one neuron is left: it names them from now on."""
+    if (
+        node.input(1)
+        or node.integers("axes") is not None
+        or all(keep.sum() > 1 for keep in cut.keep(node.input(0)).values())
+    ):
+        return
+    axes = [axis for axis, dim in enumerate(cut.trace.dims(node.input(0)) or ()) if dim == 1]
+    if node.opset < 13:
+        cut.set_attribute(node, "axes", axes)
+    else:
+        cut.set_input(node, 1, np.array(axes, np.int64))
+
+
 def _unsqueeze(trace: Trace, node: Node) -> None:
     carried, dims = trace.flow(node.input(0)), trace.dims(node.input(0))
     axes = _axes(trace, node)
@@ -129,6 +144,6 @@ RULES: Rules = {
     **onnx_rules("Transpose", Rule(_transpose, moves=True)),
     **onnx_rules("Reshape", Rule(_reshape, _rewrite_reshape, moves=True, follows=(0, 1))),
     **onnx_rules("Flatten", Rule(_flatten)),
-    **onnx_rules("Squeeze", Rule(_squeeze, moves=True, follows=(0,))),
+    **onnx_rules("Squeeze", Rule(_squeeze, _rewrite_squeeze, moves=True, follows=(0,))),
     **onnx_rules("Unsqueeze", Rule(_unsqueeze, moves=True, follows=(0,))),
 }

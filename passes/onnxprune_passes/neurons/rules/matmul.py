@@ -44,7 +44,7 @@ def _matmul(trace: Trace, node: Node) -> None:
 
 def _beside(trace: Trace, node: Node, weight: int, carried: Flow, sum_axis: int) -> None:
     """Neurons along other axes than the one summed over: each is mapped by the same weight, 0 to 0."""
-    shape = trace.graph.shape(trace.graph.constants[node.input(weight)])
+    shape = trace.graph.constants[node.input(weight)].shape
     own = (1,) * (carried.rank - len(shape)) + shape
     if any(axis == sum_axis or (axis < carried.rank - 2 and own[axis] != 1) for axis in carried.axes):
         trace.refuse(node, "its weight reads along several axes that carry neurons")

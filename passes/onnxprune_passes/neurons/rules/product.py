@@ -28,7 +28,7 @@ def product(trace: Trace, node: Node) -> None:
     if min(len(shape) for shape in shapes) < 2:
         trace.refuse(node, "an operand is a vector, or its rank is not known")
         return
-    one, other = (trace.flow(name).aligned(rank) for name in names)
+    one, other = ((flow := trace.flow(name).aligned(rank)).along(flow.axes) for name in names)
     after = contracted(trace, node, one, other, [(1,) * (rank - len(shape)) + shape for shape in shapes])
     if after is not None:
         trace.put(node, 0, after)

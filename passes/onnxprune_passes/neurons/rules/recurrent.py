@@ -63,7 +63,7 @@ def _flow(trace: Trace, node: Node) -> None:
     if any(const is None for const in constants):
         trace.refuse(node, "its weights or biases are computed")
         return
-    shape, r_shape = (trace.graph.shape(trace.graph.constants[node.input(index)]) for index in (_W, _R))
+    shape, r_shape = (trace.graph.constants[node.input(index)].shape for index in (_W, _R))
     if len(shape) != 3 or len(r_shape) != 3 or shape[1] != r_shape[1] or r_shape[1] != kind.gates * r_shape[2]:
         trace.refuse(node, f"its weights {list(shape)} and {list(r_shape)} do not have {kind.gates} gates of one size")
         return

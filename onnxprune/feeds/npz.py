@@ -17,8 +17,9 @@ import numpy as np
 from onnxprune_passes.errors import DataError
 
 from onnxprune.feeds.batches import Feeds
+from onnxprune.feeds.cast import cast
 from onnxprune.feeds.layout import Layout, fits, layout_of
-from onnxprune.runtime import Array, TensorSpec, is_float
+from onnxprune.runtime import Array, TensorSpec
 
 BATCH_SIZE = 64
 LABELS = "labels"
@@ -64,7 +65,7 @@ def read_npz(path: str | Path, specs: Sequence[TensorSpec]) -> NpzData:
                     f"{path}: no array named {', '.join(missing)}; expected {expected}; found {_listing(archive)}; "
                     f"name the arrays after the model's inputs"
                 )
-            arrays = {spec.name: _cast(path, archive[spec.name], spec) for spec in specs}
+            arrays = {spec.name: cast(path, archive[spec.name], spec) for spec in specs}
             labels = archive[LABELS] if LABELS in found and all(spec.name != LABELS for spec in specs) else None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
@@ -83,35 +84,6 @@ def _opened(file: BinaryIO) -> np.lib.npyio.NpzFile:
 def _listing(arrays: Mapping[str, Array]) -> str:
     """`name dtype[shape]` of every array."""
     return ", ".join(f"{name} {arrays[name].dtype.name}{list(arrays[name].shape)}" for name in arrays) or "no array"
-
-
-def _cast(path: str | Path, array: Array, spec: TensorSpec) -> Array:
-    """The array in the dtype of its spec, where that keeps the meaning of every value."""
-    wanted, found = spec.dtype, array.dtype
-    if wanted is None:
-        raise DataError(f"{path}: input {spec} cannot be given as an array; only tensor inputs are supported")
-    if found == wanted or (wanted == np.dtype(object) and found.kind == "U"):
-        return array
-    if is_float(wanted) and is_float(found):
-        with np.errstate(over="ignore"):
-            rounded = array.astype(wanted)
-        if np.array_equal(np.isinf(rounded), np.isinf(array)):
-            return rounded
-        raise DataError(f"{path}: {spec.name} has values too large for {wanted.name}; scale them as in training")
-    if wanted.kind in "iub" and found.kind in "iub":
-        converted = array.astype(wanted)
-        if np.array_equal(converted, array):
-            return converted
-        low, high = int(array.min()), int(array.max())
-        raise DataError(f"{path}: {spec.name} has values {low}..{high}, which {wanted.name} cannot hold; correct them")
-    if is_float(wanted) and found.kind in "iub":
-        raise DataError(
-            f"{path}: {spec.name} is {found.name}, but the model takes {wanted.name}; store it as {wanted.name}, "
-            f"scaled as the model was trained (nothing is scaled here)"
-        )
-    raise DataError(
-        f"{path}: {spec.name} is {found.name}, but the model takes {wanted.name}; store it as {wanted.name}"
-    )
 
 
 def _split(path: str | Path, specs: Sequence[TensorSpec], data: NpzData, batch_size: int) -> Feeds:

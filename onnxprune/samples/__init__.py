@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from onnxprune.samples.arrays import ArraySamples, samples_from_npz
 from onnxprune.samples.base import Samples, batch_size_of
-from onnxprune.samples.read import read_samples
+from onnxprune.samples.feeds import feeds_from_data, feeds_from_samples
+from onnxprune.samples.options import DataOptions, data_options_from
+from onnxprune.samples.read import read_pair, read_samples
 
-__all__ = ["ArraySamples", "Samples", "batch_size_of", "read_samples", "samples_from_npz"]
+__all__ = [
+    "ArraySamples",
+    "DataOptions",
+    "Samples",
+    "batch_size_of",
+    "data_options_from",
+    "feeds_from_data",
+    "feeds_from_samples",
+    "read_pair",
+    "read_samples",
+    "samples_from_npz",
+]

@@ -16,7 +16,16 @@ from .recipe import PruneOptions
 from .report import Accuracy, Comparison, Decoded
 from .runtime import Array, NoKernelError, open_session, run
 from .steps import Steps
-from .verification import Link, accuracy_note, cast_to_float32, check_links, described, inputs_for, precision_of
+from .verification import (
+    Link,
+    Source,
+    accuracy_note,
+    cast_to_float32,
+    check_links,
+    described,
+    inputs_for,
+    precision_of,
+)
 from .verify import same_bytes
 
 
@@ -45,7 +54,8 @@ def verify_products(options: PruneOptions, products: Products, encoded: Path, fo
         note = "accuracy was not measured: --check 0"
         return Checked(False, accuracy_note=note, warnings=("the output was not verified: --check 0",))
     with steps.step("choose inputs"):
-        inputs = inputs_for(options.model, folder, data=options.data, check=options.check, seed=options.seed)
+        source = Source(options.data, options.data_option, options.check, options.seed)
+        inputs = inputs_for(options.model, folder, source)
     decoded = _decoded(products, encoded, folder, steps)
     files, links = _files_and_links(options, products, encoded, folder)
     outcome = check_links(

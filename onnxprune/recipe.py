@@ -69,7 +69,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         shrink: remove dead neurons.
         encode: how pruned tensors are stored.
         keep_inputs: initializers that are graph inputs stay so, hence dense.
-        data: an `.npz` file with inputs to verify on, and `labels` to measure accuracy.
+        data: what to verify on, and with labels to measure accuracy on: an `.npz` file, a folder of class folders of
+            pictures, a Hugging Face data set on disk, or `module:function`; see `onnxprune.samples`.
+        data_option: "KEY=VALUE" each: how `data` is read.
         check: how many seeded batches to verify on without `data`; 0 does not verify at all.
         seed: of the seeded batches.
         masks: an `.npz` file of masks to begin with.
@@ -102,6 +104,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     encode: Scheme = "auto"
     keep_inputs: bool = False
     data: str | None = None
+    data_option: tuple[str, ...] = ()
     check: Annotated[int, msgspec.Meta(ge=0)] = 2
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     masks: str | None = None
@@ -132,7 +135,7 @@ class PruneOptions(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True
 KEYS = Recipe.__struct_encode_fields__
 """The keys a recipe may have: long option names."""
 
-LIST_KEYS = ("layer", "only", "skip", "channel-kind", "channel-layer")
+LIST_KEYS = ("layer", "only", "skip", "channel-kind", "channel-layer", "data-option")
 """The keys whose value is a list."""
 
 
@@ -176,6 +179,8 @@ def resolved(options: PruneOptions) -> PruneOptions:
         split_layer(entry)
     for entry in options.channel_layer:
         split_layer(entry, "--channel-layer")
+    if options.data_option and options.data is None:
+        raise SelectionError("--data-option has no meaning without --data: give that too, or leave it out")
     _check_channels(options)
     changes: dict[str, Any] = {"output": options.output or default_output(options.model)}
     if options.mode == "sparsity":

@@ -22,9 +22,10 @@ from onnxprune_passes.model import Model
 from onnxprune_passes.storage import load
 from onnxprune_passes.weights import find_weights
 
-from .feeds import Feeds, feeds_from_npz, synthesize_feeds
+from .feeds import Feeds, synthesize_feeds
 from .report import Accuracy, Comparison, OutputDifference, VerifyReport, Wanted, finite, tools
 from .runtime import NoKernelError, input_specs
+from .samples import feeds_from_data
 from .steps import Progress, Steps, silent
 from .verify import Comparison as Found
 from .verify import Reference, compare_references, float32_copy, run_all
@@ -42,6 +43,16 @@ class Link:
     after: str
     checked: bool = True
     exact: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where inputs come from: what `data` names, read as `data_options` say, or `check` batches drawn with `seed`."""
+
+    data: str | None
+    data_options: tuple[str, ...] = ()
+    check: int = 2
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,16 +76,16 @@ class Outcome:
     notes: tuple[str, ...]
 
 
-def inputs_for(model: str | Path, folder: Path, *, data: str | None, check: int, seed: int) -> Inputs:
-    """What to run `model` and its successors on: the arrays in `data`, or `check` seeded batches.
+def inputs_for(model: str | Path, folder: Path, source: Source) -> Inputs:
+    """What to run `model` and its successors on.
 
     `folder` takes a copy of the model cast to float32, where one is needed.
     Raises DataError when nothing fits, and what onnxruntime says of a model it does not load.
     """
     try:
-        return Inputs(_feeds(model, data, check, seed))
+        return Inputs(_feeds(model, source))
     except NoKernelError:
-        return Inputs(_feeds(cast_to_float32(model, folder), data, check, seed), float32=True)
+        return Inputs(_feeds(cast_to_float32(model, folder), source), float32=True)
 
 
 def cast_to_float32(model: str | Path, folder: Path) -> Path:
@@ -85,8 +96,10 @@ def cast_to_float32(model: str | Path, folder: Path) -> Path:
     return copy
 
 
-def _feeds(model: str | Path, data: str | None, check: int, seed: int) -> Feeds:
-    return feeds_from_npz(data, input_specs(model)) if data else synthesize_feeds(model, check, seed)
+def _feeds(model: str | Path, source: Source) -> Feeds:
+    if source.data:
+        return feeds_from_data(source.data, input_specs(model), source.data_options)
+    return synthesize_feeds(model, source.check, source.seed)
 
 
 def precision_of(model: Model) -> str:
@@ -199,22 +212,31 @@ def accuracy_note(data: str | None, feeds: Feeds, accuracy: Accuracy | None) -> 
     if data is None:
         return "accuracy was not measured: no --data was given"
     if not feeds.labels:
-        return f"accuracy was not measured: {data} holds no array 'labels'"
+        return f"accuracy was not measured: {data} has no class labels"
     return "accuracy was not measured: no output has one row of class scores for each label"
 
 
 def verify_files(
-    before: str, after: str, *, data: str | None = None, check: int = 2, seed: int = 0, progress: Progress = silent
+    before: str,
+    after: str,
+    *,
+    data: str | None = None,
+    data_options: tuple[str, ...] = (),
+    check: int = 2,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> VerifyReport:
     """Run two model files on the same inputs and compare their outputs, optimisations off and on.
 
     Args:
         before: the model that says what is right, and how large its outputs are.
         after: the model to check.
-        data: an `.npz` file of inputs; else `check` batches are drawn with `seed`.
+        data: where inputs come from (`onnxprune.samples.read_pair`); else `check` batches are drawn with `seed`.
+        data_options: "KEY=VALUE" each: how `data` is read.
 
     Raises:
         ModelError, DataError, VerifyError: one of the models, or `data`, cannot be read or run.
+        SelectionError: options that `data` does not read.
     """
     import tempfile
 
@@ -224,7 +246,7 @@ def verify_files(
         model = load(before)
         load(after)
         with steps.step("choose inputs"):
-            inputs = inputs_for(before, folder, data=data, check=check, seed=seed)
+            inputs = inputs_for(before, folder, Source(data, data_options, check, seed))
         files = {before: Path(before), after: Path(after)}
         outcome = check_links(
             files, (Link(before, after),), inputs, precision_of(model), steps, measured=(before, after), folder=folder

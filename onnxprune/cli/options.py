@@ -65,6 +65,22 @@ def json_option(command: Command) -> Command:
     )
 
 
+def data_options(purpose: str, *, required: bool = False) -> Callable[[Command], Command]:
+    """`--data`, with what it is for, and `--data-option`."""
+
+    def decorated(command: Command) -> Command:
+        read = click.option(
+            "--data-option",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="How pictures and data sets are read: mean=…, std=…, scale=…, size=HxW, split=…, column.INPUT=…",
+        )
+        named = click.option("--data", type=IN_FILE, required=required, metavar="DATA", help=purpose)
+        return named(read(command))
+
+    return decorated
+
+
 class Examples(click.Command):
     """A command whose epilog is shown as it is written: shell lines, one under the other."""
 

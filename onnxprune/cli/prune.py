@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .channel_options import channel_options
-from .options import IN_FILE, OUT_FILE, Examples, debug_option
+from .options import IN_FILE, OUT_FILE, Examples, data_options, debug_option
 
 _EPILOG = """
 onnxprune model.onnx
@@ -63,9 +63,7 @@ onnxprune model.onnx --recipe recipe.yaml
 @click.option(
     "--keep-inputs/--no-keep-inputs", default=None, help="Weights that are graph inputs too stay so, and dense."
 )
-@click.option(
-    "--data", type=IN_FILE, metavar="X.npz", help="Inputs to verify on, by name; with 'labels', accuracy is measured."
-)
+@data_options("Inputs to verify on, with labels to measure accuracy: X.npz, FOLDER or module:function.")
 @click.option("--check", type=int, metavar="N", help="Verify on N random batches; 0 does not verify.  [default: 2]")
 @click.option("--seed", type=int, metavar="N", help="Seed of the random batches.  [default: 0]")
 @click.option("--masks", type=IN_FILE, metavar="FILE.npz", help="Begin with these masks.")

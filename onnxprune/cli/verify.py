@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import IN_FILE, Examples, debug_option, json_option
+from .options import IN_FILE, Examples, data_options, debug_option, json_option
 
 
 @click.command(
@@ -14,7 +14,7 @@ from .options import IN_FILE, Examples, debug_option, json_option
 )
 @click.argument("before", type=IN_FILE, metavar="A.onnx")
 @click.argument("after", type=IN_FILE, metavar="B.onnx")
-@click.option("--data", type=IN_FILE, metavar="X.npz", help="Inputs by name; with 'labels', accuracy is measured.")
+@data_options("Inputs, with labels to measure accuracy: X.npz, FOLDER or module:function.")
 @click.option(
     "--check",
     type=click.IntRange(min=1),
@@ -29,7 +29,14 @@ from .options import IN_FILE, Examples, debug_option, json_option
 @debug_option
 @click.pass_context
 def verify(
-    ctx: click.Context, before: str, after: str, data: str | None, check: int, seed: int, json_file: str | None
+    ctx: click.Context,
+    before: str,
+    after: str,
+    data: str | None,
+    data_option: tuple[str, ...],
+    check: int,
+    seed: int,
+    json_file: str | None,
 ) -> None:
     """Run A.onnx and B.onnx on the same inputs in onnxruntime, optimisations off and on, and compare their outputs.
 
@@ -41,7 +48,9 @@ def verify(
     from .render import show_verification
 
     with progress_bar(quiet=False) as progress:
-        report = verify_files(before, after, data=data, check=check, seed=seed, progress=progress)
+        report = verify_files(
+            before, after, data=data, data_options=data_option, check=check, seed=seed, progress=progress
+        )
     if json_file:
         write_json(report, json_file)
     show_verification(report)

@@ -46,6 +46,35 @@ def test_verify_takes_data(net: Path, labelled: Path) -> None:
     assert "accuracy: 100.00% -> 100.00% (50 samples" in result.stdout
 
 
+@pytest.mark.parametrize("command", ["verify", "prune"])
+def test_data_may_come_from_a_function_of_the_users(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "own_cli_data.py").write_text(
+        "import numpy as np\n"
+        "def halves():\n"
+        "    x = np.arange(3000 * 64, dtype=np.float32).reshape(3000, 64) / 1e5\n"
+        "    return [(x[:100], np.zeros(100, int))], [(x, np.zeros(3000, int))]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    report_file = tmp_path / "report.json"
+    args = [net, net] if command == "verify" else [net]
+    for option, count in (("count=70", 70), (None, 1024)):
+        result = _run(command, *args, "--data", "own_cli_data:halves", "--json", report_file, *_data_option(option))
+        assert result.exit_code == 0
+        report = msgspec.json.decode(report_file.read_bytes())
+        assert report["accuracy"]["samples"] == count
+        assert "own_cli_data:halves, validation: 3000 samples" in report["inputs_from"]
+    wrong = _run(command, *args, "--data", "own_cli_data:halves", *_data_option("mean=1"))
+    assert wrong.exit_code == 2
+    assert "mean has no meaning for module:function" in wrong.stderr
+
+
+def _data_option(option: str | None) -> list[str]:
+    return ["--data-option", option] if option else []
+
+
 def test_verify_names_a_missing_output(net: Path, tmp_path: Path) -> None:
     model = onnx.load(str(net))
     model.graph.output[0].name = "z"

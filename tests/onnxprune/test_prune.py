@@ -203,7 +203,7 @@ def test_that_accuracy_was_not_measured_is_said(net: Path, tmp_path: Path) -> No
     np.savez(tmp_path / "x.npz", x=np.ones((3, 64), np.float32))
     report, _ = _pruned(net, data=str(tmp_path / "x.npz"))
     assert report.accuracy_note is not None
-    assert "holds no array 'labels'" in report.accuracy_note
+    assert "has no class labels" in report.accuracy_note
 
 
 def test_data_that_does_not_fit_is_an_error(net: Path, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_another_mode_leaves_sparsity_unset(mode: str, value: Any) -> None:
         ({"nm": "2-4"}, "--nm"),
         ({"nm": "0:4"}, "--nm"),
         ({"check": -1}, "--check"),
+        ({"data-option": ["mean=1"]}, "--data-option has no meaning without --data"),
         ({"seed": -1}, "--seed"),
         ({"encode": "zip"}, "--encode"),
         ({"scope": "local"}, "--scope"),

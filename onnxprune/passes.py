@@ -23,7 +23,7 @@ from onnxprune_passes.errors import (
     VerifyError,
 )
 from onnxprune_passes.fixed import fixed_transform
-from onnxprune_passes.fold import RemoveNoOps, RemoveUnused
+from onnxprune_passes.fold import FoldBatchNorm, RemoveNoOps, RemoveUnused
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.masks import Masks, apply_masks
 from onnxprune_passes.model import Initializers, Model
@@ -42,6 +42,7 @@ __all__ = [
     "EncodeError",
     "EncodedModel",
     "EncodedTensor",
+    "FoldBatchNorm",
     "Initializers",
     "MagnitudePrune",
     "Masks",

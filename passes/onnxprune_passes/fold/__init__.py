@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .batch_norm import FoldBatchNorm
 from .no_ops import RemoveNoOps
 from .unused import RemoveUnused
 
-__all__ = ["RemoveNoOps", "RemoveUnused"]
+__all__ = ["FoldBatchNorm", "RemoveNoOps", "RemoveUnused"]

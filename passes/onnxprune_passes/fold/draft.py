@@ -66,10 +66,13 @@ class Draft:
         stored = name in home.stored or (name in home.made and is_constant(home.made[name]))
         return key if stored and key in self.before.initializers else None
 
-    def constant(self, block: Block, name: str) -> NDArray | None:
-        """The values of a constant that no caller can set, whole; None for any other value."""
+    def constant(self, block: Block, name: str, *, default: bool = False) -> NDArray | None:
+        """The values of a constant, whole; None for any other value.
+
+        One that a caller may set counts only when `default`: its values are what it is when no one sets it.
+        """
         home = block.home(name)
-        if home is None or self.may_be_set(block, name):
+        if home is None or (self.may_be_set(block, name) and not default):
             return None
         key = self.key(block, name)
         if key is not None:
@@ -84,7 +87,8 @@ class Draft:
         """Take `node`, which holds no bodies, out of `block`."""
         block.nodes[:] = [other for other in block.nodes if other is not node]
         for name in node.output:
-            block.made.pop(name, None)
+            if block.made.get(name) is node:
+                del block.made[name]
         for name in node.input:
             _forget(block, name, node)
 

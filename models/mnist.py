@@ -6,7 +6,7 @@ The four files of the data set are read from the first of
 2. the environment variable ONNXPRUNE_DATA, read the same way (the files lie in its `mnist/`);
 3. scikit-learn's `fetch_openml("mnist_784")`, which downloads them once and caches them.
 
-    python models/mnist.py --data DIR --out mnist_test.npz [--count N]
+    python models/mnist.py --data DIR --out mnist_test.npz [--split train|test] [--count N]
 
 File format: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", section
 "The IDX file format": two zero bytes, an element type (8 = uint8), the number of axes, one
@@ -142,11 +142,12 @@ def _fetch(split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the MNIST files, or its parent.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The .npz file to write.")
+@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
 @click.option("--count", type=click.IntRange(min=1), help="Write only the first COUNT images.")
-def main(data: Path | None, out: Path, count: int | None) -> None:
-    """Write the test images and labels as an .npz file for `onnxprune --data`."""
+def main(data: Path | None, out: Path, split: Split, count: int | None) -> None:
+    """Write images and labels of one split as an .npz file for `onnxprune --data`."""
     try:
-        images, labels = load_mnist("test", data)
+        images, labels = load_mnist(split, data)
     except DataError as error:
         raise click.ClickException(str(error)) from error
     part = out.with_name(out.name + ".part")

@@ -155,15 +155,24 @@ def test_unit_images_are_bytes_over_255(mnist: ModuleType) -> None:
     assert np.count_nonzero(result) == 2
 
 
-@pytest.mark.parametrize(("options", "count"), [([], 12), (["--count", "5"], 5), (["--count", "99"], 12)])
+@pytest.mark.parametrize(
+    ("options", "split", "count"),
+    [
+        ([], "test", 12),
+        (["--count", "5"], "test", 5),
+        (["--count", "99"], "test", 12),
+        (["--split", "train"], "train", 10),
+        (["--split", "train", "--count", "3"], "train", 3),
+    ],
+)
 def test_the_command_writes_what_the_reference_networks_take(
-    mnist: ModuleType, tmp_path: Path, write_tiny_mnist: TinyMnist, options: list[str], count: int
+    mnist: ModuleType, tmp_path: Path, write_tiny_mnist: TinyMnist, options: list[str], split: str, count: int
 ) -> None:
     write_tiny_mnist(tmp_path / "mnist", 10, 12)
     out = tmp_path / "result.npz"
     result = CliRunner().invoke(mnist.main, ["--data", str(tmp_path), "--out", str(out), *options])
     assert result.exit_code == 0, result.output
-    images, labels = mnist.load_mnist("test", tmp_path)
+    images, labels = mnist.load_mnist(split, tmp_path)
     with np.load(out) as arrays:
         assert sorted(arrays) == ["image", "labels"]
         assert (arrays["image"].dtype, arrays["labels"].dtype) == (np.float32, np.int64)

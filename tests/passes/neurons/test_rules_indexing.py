@@ -164,6 +164,34 @@ CASES: dict[str, Case] = {
         },
         {},
     ),
+    "pad_axes": (
+        image("d = Conv(x, w3, b3) p = Pad(d, pads, , axes) m = Add(c, p)"),
+        {
+            **SIX,
+            "w1": ((6, 2, 1, 1), {0: [0, 1, 5]}),
+            "w3": ((3, 2, 1, 1), {0: [0]}),
+            "b3": [1.0, 2.0, 3.0],
+            "pads": [0, 1, 0, 2],
+            "axes": [-1, 1],
+            "w2": ((2, 6, 1, 1), {1: [3]}),
+        },
+        {"opset": 18},
+    ),
+    "pad_axes_of_space": (
+        image("m = Pad(c, pads, , axes)"),
+        {**CONV, "pads": [1, 0, 1, 2], "axes": [3, -2], "w1": ((4, 2, 1, 1), {0: [1, 2]}), "b1": [1.0, 2.0, 0.0, 4.0]},
+        {"opset": 18},
+    ),
+    "pad_axes_wrapped": (
+        image('m = Pad<mode="wrap">(c, pads, , axes)'),
+        {**CONV, "pads": [1, 2], "axes": [3]},
+        {"opset": 19},
+    ),
+    "pad_axes_computed": (
+        image("m = Pad(c, pads, , axes)").replace("x)", "x, int64[2] axes)"),
+        {**CONV, "pads": [1, 0, 1, 2]},
+        {"opset": 18, "exact": False},
+    ),
     "pad_neurons_attribute": (
         image("d = Conv(x, w3, b3) p = Pad<pads=[0,1,0,0,0,2,0,0]>(d) m = Add(c, p)"),
         {

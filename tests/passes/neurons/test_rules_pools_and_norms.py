@@ -96,6 +96,32 @@ CASES: dict[str, Case] = {
         {},
     ),
     "resize_sizes": (conv("m = Resize(c, , , sizes)").replace("[N,", "[1,"), {**CONV, "sizes": [1, 4, 8, 8]}, {}),
+    "resize_axes": (
+        conv("m = Resize<axes=[3,-2]>(c, , , sizes)"),
+        {**CONV, "sizes": [8, 4]},
+        {"opset": 18},
+    ),
+    "resize_axes_with_neurons": (
+        conv("m = Resize<axes=[2,1]>(c, , , sizes)"),
+        {**CONV, "sizes": [8, 4]},
+        {"opset": 18},
+    ),
+    "resize_axes_scales": (
+        conv("m = Resize<axes=[2,1]>(c, , scales)"),
+        {**CONV, "scales": [2.0, 1.0]},
+        {"opset": 18},
+    ),
+    "resize_axes_computed": (
+        "g (float[N,2,4,4] x, int64[1] sizes) => (float[N,2,h,w] y) { c = Conv(x, w1, b1) "
+        "m = Resize<axes=[3]>(c, , , sizes) y = Conv(m, w2, b2) }",
+        CONV,
+        {"opset": 18},
+    ),
+    "reduce_axes_input": (
+        conv("m = ReduceMax(c, axes)"),
+        {**CONV, "axes": [3, -2]},
+        {"opset": 18},
+    ),
     "upsample": (conv("m = Upsample(c, scales)"), {**CONV, "scales": [1.0, 1.0, 2.0, 2.0]}, {"opset": 9}),
     "resize_neurons": (
         conv("r = Resize(c, , scales) m = Conv(r, w3)"),

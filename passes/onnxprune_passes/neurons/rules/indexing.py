@@ -117,12 +117,12 @@ def _rewrite_gather(cut: Cut, node: Node) -> None:
 
 def _pad(trace: Trace, node: Node) -> None:
     carried = trace.flow(node.input(0))
-    pads = _pads(trace, node)
+    pads = _pads(trace, node, carried.rank)
     value = _pad_value(trace, node)
     if not carried.carries:
         return
-    if pads is None or node.input(3) or len(pads) != 2 * carried.rank:
-        trace.refuse(node, "its pads are computed, or given for some axes only")
+    if pads is None or len(pads) != 2 * carried.rank:
+        trace.refuse(node, "its pads, or the axes that they are for, are computed")
         return
     front, back = pads[: carried.rank], pads[carried.rank :]
     padded = [axis for axis in carried.axes if front[axis] or back[axis]]
@@ -149,11 +149,26 @@ def _grown(trace: Trace, carried: Flow, axis: int, counts: tuple[int, int], valu
     return Flow(np.concatenate(ids, axis=axis), np.concatenate(known, axis=axis), np.concatenate(values, axis=axis))
 
 
-def _pads(trace: Trace, node: Node) -> tuple[int, ...] | None:
+def _pads(trace: Trace, node: Node, rank: int) -> tuple[int, ...] | None:
+    """What is added in front of every axis, then behind every axis; None when it is computed."""
     if node.opset < 11:
         return node.integers("pads")
-    found = trace.exact(node.input(1))
-    return None if found is None else tuple(int(size) for size in found.reshape(-1))
+    found, axes = trace.exact(node.input(1)), _padded_axes(trace, node, rank)
+    if found is None or axes is None:
+        return None
+    given = [int(size) for size in found.reshape(-1)]
+    pads = [0] * (2 * rank)
+    for place, axis in enumerate(axes):
+        pads[axis], pads[axis + rank] = given[place], given[place + len(axes)]
+    return tuple(pads)
+
+
+def _padded_axes(trace: Trace, node: Node, rank: int) -> tuple[int, ...] | None:
+    """The axes that pads are given for, from opset 18 on an input; None when they are computed."""
+    if not node.input(3):
+        return tuple(range(rank))
+    found = trace.exact(node.input(3))
+    return None if found is None else tuple(int(axis) % max(rank, 1) for axis in found.reshape(-1))
 
 
 def _pad_value(trace: Trace, node: Node) -> float | None:
@@ -164,9 +179,9 @@ def _pad_value(trace: Trace, node: Node) -> float | None:
 
 
 def _rewrite_pad(cut: Cut, node: Node) -> None:
-    pads = _pads(cut.trace, node)
     rank = cut.rank(node.input(0))
-    if pads is None or not any(pads[axis] or pads[axis + rank] for axis in cut.keep(node.output(0))):
+    pads, axes = _pads(cut.trace, node, rank), _padded_axes(cut.trace, node, rank)
+    if pads is None or axes is None or not any(pads[axis] or pads[axis + rank] for axis in cut.keep(node.output(0))):
         return
     after = list(pads)
     for axis, keep in cut.keep(node.output(0)).items():
@@ -175,7 +190,7 @@ def _rewrite_pad(cut: Cut, node: Node) -> None:
     if node.opset < 11:
         cut.set_attribute(node, "pads", after)
     else:
-        cut.set_input(node, 1, np.array(after, np.int64))
+        cut.set_input(node, 1, np.array([after[axis + end] for end in (0, rank) for axis in axes], np.int64))
 
 
 RULES: Rules = {

@@ -71,8 +71,9 @@ def _resize(trace: Trace, node: Node) -> None:
     if dims is None or any(dims[axis] != carried.ids.shape[axis] for axis in carried.axes):
         trace.refuse(node, "it resizes the axis that carries the neurons, or its output's shape is not known")
         return
-    if node.integers("axes") is not None or (node.input(3) and trace.exact(node.input(3)) is None):
-        trace.refuse(node, "its sizes are computed, or given for some axes only")
+    named = set(_resized(node, carried.rank)) & set(carried.axes)
+    if named and node.input(3) and trace.exact(node.input(3)) is None:
+        trace.refuse(node, "its sizes are computed")
         return
     smooth = (
         node.text("mode", "nearest") in ("nearest", "linear")
@@ -81,11 +82,18 @@ def _resize(trace: Trace, node: Node) -> None:
     trace.put(node, 0, (carried if smooth else carried.only_zeros()).loose())
 
 
+def _resized(node: Node, rank: int) -> tuple[int, ...]:
+    """The axes that sizes and scales are given for, from opset 18 on an attribute."""
+    given = node.integers("axes")
+    return tuple(range(rank)) if given is None else tuple(axis % max(rank, 1) for axis in given)
+
+
 def _rewrite_resize(cut: Cut, node: Node) -> None:
-    if node.input(3):
+    axes, keeps = _resized(node, cut.rank(node.input(0))), cut.keep(node.output(0))
+    if node.input(3) and set(axes) & set(keeps):
         sizes = np.array(cut.exact(node.input(3)))
-        for axis, keep in cut.keep(node.output(0)).items():
-            sizes[axis] = keep.sum()
+        for axis in set(axes) & set(keeps):
+            sizes[axes.index(axis)] = keeps[axis].sum()
         cut.set_input(node, 3, sizes)
 
 

@@ -65,6 +65,14 @@ def stiffened(trace: Trace, node: Node, flow: Flow, axes: Collection[int]) -> Fl
     return flow
 
 
+def in_groups(trace: Trace, node: Node, flow: Flow, axis: int, groups: int) -> Flow:
+    """`flow` along `axis` alone as `groups` equal parts, the ids of each united; known where a part is one constant."""
+    flow = flow.along({axis})
+    split = (*flow.ids.shape[:axis], groups, -1, *flow.ids.shape[axis + 1 :])
+    united = stiffened(trace, node, flow.moved(lambda array: array.reshape(split)), (axis + 1,))
+    return united.moved(lambda array: array.squeeze(axis + 1)).loose()
+
+
 def operand(
     trace: Trace, node: Node, index: int, rank: int, axes: Collection[int], carried: Flow | None = None
 ) -> Flow | None:

@@ -79,7 +79,36 @@ def regrouped(flow: Flow, before: Sequence[Dim], after: Sequence[Dim]) -> Flow |
             wide[axis] = size
         for axis, size in zip(block.after, new_sizes, strict=True):
             layout[axis] = size
-    return flow.moved(lambda array: np.broadcast_to(array, wide).reshape(layout))
+    return _plain(flow.moved(lambda array: np.broadcast_to(array, wide).reshape(layout)))
+
+
+def _plain(flow: Flow) -> Flow:
+    """`flow` at size 1 along axes where it is the same all along, as long as one axis is left to carry neurons."""
+    for axis in flow.axes[::-1]:
+        arrays = (flow.ids, flow.known, flow.values)
+        if len(flow.axes) > 1 and all(bool((one == one.take([0], axis)).all()) for one in arrays):
+            flow = flow.picked(np.zeros(1, np.int64), axis).loose()
+    return flow
+
+
+def first_alone(before: Sequence[Dim], after: Sequence[Dim], axis: int) -> tuple[int, list[Dim], list[Dim]] | None:
+    """Where the block that begins with `axis` has unknown sizes: both shapes as if that axis alone made up the block.
+
+    Returns the size of the block's first axis after, and the two shapes, with that axis of that size in both; the
+    other axes of the block count as 1. None when the sizes are not multiples of each other.
+    """
+    block = next((one for one in blocks(before, after) if one.before and one.before[0] == axis and one.after), None)
+    if block is None:
+        return None
+    old, new = before[axis], after[block.after[0]]
+    if not isinstance(old, int) or not isinstance(new, int) or (old % new and new % old):
+        return None
+    shapes = [list(before), list(after)]
+    for shape, axes in zip(shapes, (block.before, block.after), strict=True):
+        for one in axes:
+            shape[one] = 1
+        shape[axes[0]] = new
+    return new, shapes[0], shapes[1]
 
 
 def _known(dims: Sequence[Dim], axes: Sequence[int]) -> list[int] | None:

@@ -34,13 +34,16 @@ class NamedSizes:
     def follow(self, trace: Trace, flow: Flow, copies: Collection[int], rewritable: bool) -> bool:
         """True when the target will fit what `flow`, the output's, keeps: it can be rewritten, or fits by itself.
 
-        `copies`: the axes at which a 0 copies the very axis.
+        `copies`: the axes at which a 0 copies the very axis. Neurons whose number is the target are united with those
+        that lie along its axis: they are the same, or in the same groups.
         """
         for axis, value in enumerate(self.values):
             if self.ids[axis] >= 0:
                 measured = trace.dim_axes.get(int(self.ids[axis]))
-                if measured is None or flow.axes != (axis,) or not np.array_equal(measured, flow.ids.reshape(-1)):
+                own = flow.ids.reshape(-1)
+                if measured is None or flow.axes != (axis,) or measured.shape != own.shape or min(*measured, *own) < 0:
                     return False
+                trace.pairs.append((measured, own))
             elif (axis in flow.axes or value == 0) and not (rewritable or self.fits_by_itself(axis, copies)):
                 return False
         return True

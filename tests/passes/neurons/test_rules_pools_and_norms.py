@@ -7,11 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnxprune_passes.dead_neurons import RemoveDeadNeurons
+from onnxprune_passes.pipeline import State
 
 B1, B2 = [1.0, 2.0, 3.0, 4.0], [0.0, 5.0]
 IMAGE = "g (float[N,2,4,4] x) => (float[N,2,h,w] y)"
 CONV = {"w1": ((4, 2, 1, 1), {0: [1]}), "b1": B1, "w2": ((2, 4, 1, 1), {1: [3]}), "b2": B2}
 NORM = {"s": ((4,),), "o": ((4,),), "mean": ((4,),), "var": [1.0, 1.0, 1.0, 1.0]}
+GROUPED = "m = GroupNormalization<num_groups=2>(c, s, o)"
+GROUPS = {**CONV, "w2": ((2, 4, 1, 1), {1: [2, 3]}), "s": NORM["s"], "o": NORM["o"]}
+EXPORTED = """sizes = Shape(c) f = Reshape(c, to) n = InstanceNormalization(f, ones, zeros) r = Reshape(n, sizes)
+p = Mul(r, s) m = Add(p, o)"""
+EXPORT = {
+    **{name: GROUPS[name] for name in ("w1", "b1", "w2", "b2")},
+    "to": [0, 2, -1],
+    "ones": [1.0, 1.0],
+    "zeros": [0.0, 0.0],
+    "s": ((4, 1, 1),),
+    "o": ((4, 1, 1),),
+}
 ROWS = "g (float[N,3] x) => (float[N,2] y)"
 DENSE = {"w1": ((4, 3), {0: [1]}), "b1": B1, "w2": ((2, 4), {1: [3]}), "b2": B2}
 
@@ -85,10 +99,42 @@ CASES: dict[str, Case] = {
     "softmax_old_flattens": (conv("m = Softmax<axis=1>(c)"), CONV, {"exact": False, "opset": 11}),
     "layer_norm": (dense("m = LayerNormalization(h, s)"), {**DENSE, "s": ((4,),)}, {"exact": False}),
     "lrn": (conv("m = LRN<size=3>(c)"), CONV, {"exact": False}),
-    "group_norm": (
-        conv("m = GroupNormalization<num_groups=2>(c, s, o)"),
-        {**CONV, "s": NORM["s"], "o": NORM["o"]},
+    "group_norm": (conv(GROUPED), GROUPS, {"exact": False, "opset": 21, "ir": 10}),
+    "group_norm_half_a_group": (
+        conv(GROUPED),
+        {**GROUPS, "w1": ((4, 2, 1, 1), {0: [0]}), "w2": ((2, 4, 1, 1), {1: [0, 3]})},
         {"exact": False, "opset": 21, "ir": 10},
+    ),
+    "group_norm_of_zeros": (
+        conv(GROUPED),
+        {**GROUPS, "w1": ((4, 2, 1, 1), {0: [2, 3]}), "b1": [1.0, 2.0, 0.0, 0.0], "w2": ((2, 4, 1, 1),)},
+        {"exact": False, "opset": 21, "ir": 10},
+    ),
+    "group_norm_of_one_group": (
+        conv(GROUPED.replace("=2", "=1")),
+        GROUPS,
+        {"exact": False, "opset": 21, "ir": 10},
+    ),
+    "group_norm_exported": (conv(EXPORTED), EXPORT, {"exact": False}),
+    "group_norm_exported_of_unknown_size": (
+        conv(EXPORTED).replace("4,4", "H,W"),
+        EXPORT,
+        {"exact": False},
+    ),
+    "group_norm_exported_of_zeros": (
+        conv(EXPORTED),
+        {
+            **EXPORT,
+            "w1": ((4, 2, 1, 1), {0: [2, 3]}),
+            "b1": [1.0, 2.0, 0.0, 0.0],
+            "w2": ((2, 4, 1, 1),),
+        },
+        {"exact": False},
+    ),
+    "group_norm_exported_named": (
+        conv(EXPORTED.replace("sizes = Shape(c)", "").replace("sizes", "back")),
+        {**EXPORT, "back": [0, 4, 4, 4]},
+        {"exact": False},
     ),
     "resize_scales": (
         conv("m = Resize(c, , scales)"),
@@ -134,3 +180,31 @@ CASES: dict[str, Case] = {
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name: str, golden: Callable[..., None]) -> None:
     golden(name, *CASES[name])
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"w2": ((2, 4, 1, 1), {1: [2, 3]})}, {"w1": ((4, 2, 1, 1), {0: [2, 3]}), "b1": [1.0, 2.0, 0.0, 0.0]}],
+    ids=["unread", "zeros"],
+)
+def test_group_norm_with_one_scale_a_group(
+    weights: dict[str, Any],
+    build: Callable[..., Any],
+    ints: Callable[..., Any],
+    answers: Callable[..., Any],
+    feeds_of: Callable[..., Any],
+) -> None:
+    """The form of opsets 18 to 20; onnx's checker calls it deprecated, onnxruntime runs it."""
+    specs = {**CONV, "w2": ((2, 4, 1, 1),), "s": ((2,),), "o": ((2,),), **weights}
+    arrays = {k: ints(*spec) if isinstance(spec, tuple) else np.array(spec, np.float32) for k, spec in specs.items()}
+    before = build(conv(GROUPED), arrays, opset=18)
+    after = RemoveDeadNeurons()(State(before)).model
+    assert {key: after.initializers.source(key).shape for key in ["s", "o", "w1"]} == {
+        "s": (1,),
+        "o": (1,),
+        "w1": (2, 2, 1, 1),
+    }
+    feeds = feeds_of(before, 3)
+    for optimised in (False, True):
+        one, other = (answers(model, feeds, optimised)[0] for model in (before, after))
+        assert np.abs(one - other).max() <= 1e-6 * np.abs(one).max()

@@ -58,6 +58,18 @@ NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], Any, bool]] = {
         {},
         True,
     ),
+    "group_norm": (
+        """g (float[N,2,4,4] x) => (float[N,2,h,w] y) { c = Conv(x, w1, b1) f = Reshape(c, to)
+        n = InstanceNormalization(f, ones, zeros) r = Reshape(n, back) p = Mul(r, s) m = Add(p, o) y = Conv(m, w2) }""",
+        {"w1": (6, 2, 1, 1), "b1": (6,), "s": (6, 1, 1), "o": (6, 1, 1), "w2": (2, 6, 1, 1)},
+        {
+            "to": np.array([0, 3, -1]),
+            "back": np.array([0, 6, 4, 4]),
+            "ones": np.ones(3, np.float32),
+            "zeros": np.zeros(3, np.float32),
+        },
+        False,
+    ),
     "attention": (
         f"g (float[N,5,4] x) => (float[N,5,2] y) {{ {ATTENTION} }}",
         {"wq": (4, 6), "wk": (4, 6), "wv": (4, 6), "bv": (6,), "wo": (6, 2)},
@@ -105,8 +117,8 @@ def test_some_shrink(
     name: str, build: Callable[..., Any], ints: Callable[..., NDArray], shrink: Callable[..., Any]
 ) -> None:
     text, shapes, constants, exact = NETS[name]
-    last = {"rnn": "wy", "groups": "w2"}.get(name, "wo")
-    axis = 1 if name == "groups" else 0
+    last = {"rnn": "wy", "groups": "w2", "group_norm": "w2"}.get(name, "wo")
+    axis = 1 if last == "w2" else 0
     weights = {key: ints(shape) for key, shape in shapes.items()}
     weights[last] = ints(shapes[last], {axis: [0, 1, 3, 4, 6, 7] if name == "groups" else [0, 1]})
     if name in ("rnn", "lstm"):

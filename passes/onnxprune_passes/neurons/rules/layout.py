@@ -10,8 +10,10 @@ import numpy as np
 
 from ...arrays import NDArray
 from ..cut import Cut
+from ..flow import Flow
 from ..graph import Dim, Node
-from ..regroup import blocks, regrouped, solved
+from ..operands import in_groups
+from ..regroup import blocks, first_alone, regrouped, solved
 from ..rule import Rule, Rules, onnx_rules
 from ..sizes import named_sizes, rewrite_sizes
 from ..trace import Trace
@@ -30,6 +32,8 @@ def _reshape(trace: Trace, node: Node) -> None:
     carried, before, after = trace.flow(node.input(0)), trace.dims(node.input(0)), _after(trace, node)
     target = named_sizes(trace, node.input(1))
     flow = None if before is None or after is None else regrouped(carried, before, after)
+    if flow is None and before is not None and after is not None:
+        flow = _coarse(trace, node, before, after)
     if before is None or after is None or flow is None:
         trace.refuse(node, "it merges neurons with an axis of unknown size, or the shape of its output is not known")
         return
@@ -39,6 +43,21 @@ def _reshape(trace: Trace, node: Node) -> None:
             trace.refuse(node, "its target shape is computed, and names sizes in a way that cannot be rewritten")
             return
     trace.put(node, 0, flow)
+
+
+def _coarse(trace: Trace, node: Node, before: tuple[Dim, ...], after: list[Dim]) -> Flow | None:
+    """Neurons in front of axes of unknown size: groups of them, or the same neuron several times; None otherwise.
+
+    [N, C, H, W] to [N, G, -1] and back: what goes are whole groups, so all neurons of one are united.
+    """
+    carried = trace.flow(node.input(0))
+    if len(carried.axes) != 1 or (alone := first_alone(before, after, carried.axes[0])) is None:
+        return None
+    axis, (size, shape, target) = carried.axes[0], alone
+    if size > carried.ids.shape[axis]:
+        copies = np.repeat(np.arange(carried.ids.shape[axis]), size // carried.ids.shape[axis])
+        return regrouped(carried.picked(copies, axis), shape, target)
+    return regrouped(in_groups(trace, node, carried, axis, size), shape, target)
 
 
 def _after(trace: Trace, node: Node) -> list[Dim] | None:

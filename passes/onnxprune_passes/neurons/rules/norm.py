@@ -1,16 +1,18 @@
 """Normalisations and softmax.
 
 BatchNormalization has four numbers a channel, cut with it. InstanceNormalization too, and it maps a channel that is 0
-to its bias. What mixes neurons (a norm or softmax along the axis they lie on, LRN, groups) is refused: each one
-changes all others.
+to its bias. GroupNormalization loses whole groups. What mixes neurons (a norm or softmax along the axis they lie on,
+LRN) is refused: each one changes all others.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..cut import Cut
 from ..flow import Flow
 from ..graph import Node
+from ..operands import in_groups, stiffened
 from ..readers import plus, vector
 from ..rule import Rule, Rules, onnx_rules
 from ..trace import Trace
@@ -37,14 +39,47 @@ def _batch_normalization(trace: Trace, node: Node) -> None:
 
 
 def _instance_normalization(trace: Trace, node: Node) -> None:
+    """Axes that are normalised over may carry neurons (channels merged with space): those of one slice are united."""
     carried = trace.flow(node.input(0))
-    if set(carried.axes) - {1} or carried.rank < 3:
+    if 0 in carried.axes or carried.rank < 3:
         trace.refuse(node, "it normalises along an axis that carries neurons")
         return
+    carried = stiffened(trace, node, carried, range(2, carried.rank))
     scale = vector(trace, node, 1, carried)
     ids = trace.unite(node, carried.ids, scale.ids, "its input carries no neurons, or its parameters are computed")
     zero = Flow.of(ids).with_known(carried.only_zeros().known, np.zeros(ids.shape, scale.values.dtype))
     trace.put(node, 0, plus(trace, node, zero, vector(trace, node, 2, carried)))
+
+
+def _group_normalization(trace: Trace, node: Node) -> None:
+    """Whole groups: the channels of one are united; a group of zeros becomes its bias.
+
+    Scale and bias have one entry a channel, before opset 21 one a group.
+    """
+    carried, groups = trace.flow(node.input(0)), node.integer("num_groups", 1)
+    vectors = [trace.constant(node.input(index)) for index in (1, 2)]
+    if set(carried.axes) != {1} or None in vectors:
+        trace.refuse(node, "it normalises along another axis than the neurons lie on, or its parameters are computed")
+        return
+    channels = carried.ids.shape[1]
+    if groups == 1 or channels % groups:
+        trace.refuse(node, "it normalises over all neurons together, and each changes the others")
+        return
+    flow = in_groups(trace, node, carried, 1, groups)
+    copies = np.repeat(np.arange(groups), channels // groups)
+    flow = (flow.only_zeros() if node.opset < 21 else flow.only_zeros().picked(copies, 1)).loose()
+    scale = vector(trace, node, 1, flow)
+    ids = trace.unite(node, flow.ids, scale.ids)
+    flow = Flow.of(ids).with_known(flow.known, np.zeros(ids.shape, scale.values.dtype))
+    flow = plus(trace, node, flow, vector(trace, node, 2, flow))
+    trace.put(node, 0, flow.picked(copies, 1) if node.opset < 21 else flow)
+
+
+def _rewrite_group_normalization(cut: Cut, node: Node) -> None:
+    """The number of groups of which channels are left."""
+    keep = cut.keep(node.input(0)).get(1)
+    if keep is not None:
+        cut.set_attribute(node, "num_groups", int(keep.reshape(node.integer("num_groups", 1), -1).any(axis=1).sum()))
 
 
 def _softmax(trace: Trace, node: Node) -> None:
@@ -71,10 +106,10 @@ def _mixes(among: str) -> Rule:
 
 RULES: Rules = {
     **onnx_rules("LRN", _mixes("neighbouring neurons")),
-    **onnx_rules("GroupNormalization", _mixes("groups of neurons")),
     **onnx_rules("MeanVarianceNormalization LpNormalization RMSNormalization", _mixes("an axis or several")),
     **onnx_rules("BatchNormalization", Rule(_batch_normalization)),
     **onnx_rules("InstanceNormalization", Rule(_instance_normalization)),
+    **onnx_rules("GroupNormalization", Rule(_group_normalization, _rewrite_group_normalization)),
     **onnx_rules("Softmax LogSoftmax Hardmax", Rule(_softmax)),
     **onnx_rules("LayerNormalization", Rule(_layer_normalization)),
 }

@@ -53,7 +53,7 @@ def _weights(path: Path) -> list[list[int]]:
 def halved(before: Path, after: Path) -> bool:
     """True when every coupled group of n channels that nothing pins has n - floor(n/2) left."""
     wanted = [size - size // 2 for size in _free(before)]
-    return [size for size in wanted if size > 1] == _free(after)
+    return [size for size in wanted if size > 1] == [size for size in _free(after) if size > 1]
 
 
 def _free(path: Path) -> list[int]:

@@ -93,6 +93,7 @@ class Cut:
 
     def run(self, rules: Rules, masks: Masks) -> tuple[Model, Masks]:
         """The model and the masks after the removal, constants not folded yet."""
+        self._freeze()
         for node in self.graph.nodes:
             rule = rules.get((node.domain, node.op_type))
             if (
@@ -111,6 +112,15 @@ class Cut:
                 sources[name] = Array(values)
         model = self.graph.model.with_initializers(sources)
         return rewire(self._patched(model), new), masks
+
+    def _freeze(self) -> None:
+        """Let readers of what was computed from the size of an axis that gets shorter have the value it had."""
+        for name, sizes in self.trace.frozen.items():
+            if not any(self._decision.gone(self.trace.dim_axes[size]).any() for size in sizes):
+                continue
+            for node, index in self.graph.readers.get(name, ()):
+                if not set(node.proto.output) <= set(self.trace.frozen):
+                    self._inputs[first_output(node.proto), index] = self.trace.flow(name).values
 
     def kept_of_tensor(self, key: str) -> dict[int, BoolArray]:
         """For each axis of the tensor `key` that gets shorter: True where a slice stays."""

@@ -112,6 +112,8 @@ def _constant(trace: Trace, node: Node, index: int, dims: tuple[Dim, ...], axes:
 
 def united(trace: Trace, node: Node, parts: Sequence[Flow]) -> Ids:
     """The ids of aligned `parts` united; a part that broadcasts along every neuron axis takes no part."""
+    if len(parts) == 1:
+        return parts[0].ids
     found: Ids | None = None
     for part in parts:
         if part.ids.size > 1:

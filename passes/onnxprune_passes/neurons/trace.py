@@ -6,7 +6,6 @@ neuron and where one makes it (records.py). `decide` draws the conclusion.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,17 +15,13 @@ from ..arrays import NDArray
 from .classes import Ids
 from .flow import Flow, evaluate
 from .graph import Dim, Graph, Node
+from .known import SMALL, compute, learn
 from .records import Pin, Producer, Site, Tie
 from .slices import BoolArray, ZeroSlices
 from .views import NO_AXIS, Const
 
 if TYPE_CHECKING:
     from .rule import Rule
-
-_SMALL = 64
-"""Constants of at most this many elements are known entry by entry: shapes, axes, pads, scales."""
-_NOT_A_FUNCTION = re.compile("Bernoulli|Dropout|Multinomial|Random.*|Shape|Size")
-"""Ops whose output is not a constant even when all their inputs are: random ones, and sizes of what may be cut."""
 
 
 class Trace:
@@ -43,6 +38,8 @@ class Trace:
         self.producers: list[Producer] = []
         self.bases: dict[tuple[str, int], Ids] = {}
         self.dim_axes: dict[int, Ids] = {}
+        self.frozen: dict[str, frozenset[int]] = {}
+        self.learned: dict[str, tuple[Dim, ...]] = {}
         self._claims: set[tuple[str, int, int, int]] = set()
         self._zeros = zeros
 
@@ -50,14 +47,22 @@ class Trace:
 
     def dims(self, value: str) -> tuple[Dim, ...] | None:
         """The shape of `value` as far as it is known; None when its rank is not."""
-        found, flow, const = self.graph.dims(value), self.flows.get(value), self.constant(value)
+        found, flow, const = self.stated(value), self.flows.get(value), self.constant(value)
         if const is not None:
             return const.shape
         if flow is not None and flow.whole:
             return flow.ids.shape
-        if flow is not None and found is None:
-            return tuple(size if size > 1 else None for size in flow.ids.shape)
-        return found
+        if flow is None:
+            return found
+        stated = found or (None,) * flow.rank
+        return tuple(
+            size if size > 1 and not isinstance(dim, int) else dim
+            for size, dim in zip(flow.ids.shape, stated, strict=True)
+        )
+
+    def stated(self, value: str) -> tuple[Dim, ...] | None:
+        """The shape of `value` by the file and by inference."""
+        return self.learned.get(value, self.graph.dims(value))
 
     def constant(self, value: str) -> Const | None:
         """The tensor that `value` shows; None when it is computed."""
@@ -71,7 +76,7 @@ class Trace:
         found = self.flows.get(value)
         if found is None:
             const = self.constant(value)
-            if const is not None and self.graph.source(const).size <= _SMALL:
+            if const is not None and self.graph.source(const).size <= SMALL:
                 return Flow.exact(self.graph.array(const))
             dims = self.dims(value)
             return Flow.empty(rank if dims is None else len(dims))
@@ -157,7 +162,7 @@ class Trace:
         name = node.output(index)
         if not name:
             return
-        dims = self.graph.dims(name)
+        dims = self.stated(name)
         if dims is not None and not _fits(flow, dims):
             stated = list(dims)
             self.pin(flow.ids, node, f"the stated shape {stated} of its output '{name}' does not fit what it computes")
@@ -179,9 +184,10 @@ class Trace:
         for node in self.graph.nodes:
             if node.output(0) in self.graph.constants:
                 continue
-            if self._computed(node):
-                continue
             rule = rules.get((node.domain, node.op_type))
+            learn(self, node)
+            if compute(self, node, moves=rule is not None and rule.moves):
+                continue
             if rule is None and node.has_body:
                 self.refuse(node, "neurons are not followed from step to step of its body")
             elif rule is None:
@@ -200,23 +206,6 @@ class Trace:
         if (key, axis) not in self.bases:
             self.bases[key, axis] = self.new_ids(size)
         return self.bases[key, axis]
-
-    def _computed(self, node: Node) -> bool:
-        """Compute `node` when all it reads are small constants, and say so."""
-        if node.domain or node.has_body or _NOT_A_FUNCTION.fullmatch(node.op_type):
-            return False
-        inputs = [self.exact(name) for name in node.proto.input]
-        if any(
-            array is None or array.size > _SMALL for name, array in zip(node.proto.input, inputs, strict=True) if name
-        ):
-            return False
-        outputs = self.evaluated(node, inputs)
-        if outputs is None or any(output.size > _SMALL or output.dtype.hasobject for output in outputs):
-            return False
-        made = [index for index, name in enumerate(node.proto.output) if name]
-        for index, output in zip(made, outputs, strict=True):
-            self.put(node, index, Flow.exact(output))
-        return True
 
     def _pin_aside(self, node: Node, rule: Rule) -> None:
         """Pin what reaches inputs that the rule does not follow, and sizes of axes where they are computed with."""

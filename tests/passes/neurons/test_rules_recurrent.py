@@ -89,6 +89,32 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         INEXACT,
     ),
+    "lstm_expanded_zero_states": (
+        f"""{SEQUENCE} {{ z = Shape(x) n = Slice(z, one, two) k = Concat<axis=0>(one, n, four)
+        h0 = Expand(zeros, k) s = LSTM<hidden_size=4>(x, w, r, b, , h0, h0) {OUT} }}""",
+        {
+            **cell("LSTM", 3, 4, dead=(2,), unread=(1,)),
+            **ONE,
+            "two": [2],
+            "four": [4],
+            "zeros": np.zeros((1, 1, 4), np.float32),
+            "w2": behind(4, 1),
+        },
+        INEXACT,
+    ),
+    "gru_expanded_state": (
+        f"""{SEQUENCE} {{ z = Shape(x) n = Slice(z, one, two) k = Concat<axis=0>(one, n, four)
+        h0 = Expand(given, k) s = GRU<hidden_size=4>(x, w, r, b, , h0) {OUT} }}""",
+        {
+            **cell("GRU", 3, 4, dead=(2,), unread=(1,)),
+            **ONE,
+            "two": [2],
+            "four": [4],
+            "given": np.array([[[1, 0, 0, 2]]], np.float32),
+            "w2": behind(4, 1),
+        },
+        INEXACT,
+    ),
     "lstm_states": (
         """g (float[5,1,3] x, int32[1] length) => (float[1,1,2] y) {
         s, h, c = LSTM<hidden_size=4>(x, w, r, b, length, h0, c0, p) a = Add(h, c) y = MatMul(a, w2) }""",

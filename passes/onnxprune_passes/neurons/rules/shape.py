@@ -39,7 +39,7 @@ def _constant_of_shape(trace: Trace, node: Node) -> None:
 
 
 def _expand(trace: Trace, node: Node) -> None:
-    carried, target = trace.flow(node.input(0)), named_sizes(trace, node.input(1))
+    carried, target = _uniform(trace, node.input(0)), named_sizes(trace, node.input(1))
     dims = trace.dims(node.output(0))
     if not carried.carries and target is not None and (target.ids < 0).all():
         if dims is not None and set(carried.ids.shape) <= {1} and carried.rank <= len(dims):
@@ -58,6 +58,15 @@ def _expand(trace: Trace, node: Node) -> None:
         trace.put(node, 0, flow.loose())
     else:
         trace.refuse(node, "its target shape is computed from the size of the neuron axis")
+
+
+def _uniform(trace: Trace, value: str) -> Flow:
+    """What `value` carries, with size 1 on all axes when it is a constant that is 0 everywhere."""
+    const, carried = trace.constant(value), trace.flow(value)
+    if const is None or not carried.rank or not trace.zero_slices(const, 0).all():
+        return carried
+    shape = (1,) * carried.rank
+    return Flow.empty(carried.rank).with_known(np.ones(shape, np.bool_), np.zeros(shape, const.dtype))
 
 
 def _expanded(trace: Trace, node: Node) -> NDArray | None:

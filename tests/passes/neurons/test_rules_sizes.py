@@ -1,0 +1,53 @@
+"""Sizes that the graph computes with have the value that they have in the file, and what they say is rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+ONE_BY_ONE = {
+    "w1": ((8, 2, 1, 1), {0: [1, 6]}),
+    "b1": np.array([1, 0, 2, -1, 3, 1, 0, 2], np.float32),
+    "one": [1],
+    "two": [2],
+    "zero": [0],
+}
+HALF = "s{0} = Shape({1}) n{0} = Gather(s{0}, one) o{0} = Add(n{0}, one) h{0} = Div(o{0}, two)"
+HALVES = """e{0} = Mul(h{0}, two) l{0} = Slice({1}, zero, h{0}, one) r{0} = Slice({1}, h{0}, e{0}, one)"""
+CHUNKED = f"{HALF} {HALVES}"
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "sizes_chunk": (
+        f"""g (float[N,2,3,3] x) => (float[N,2,3,3] y) {{ c = Conv(x, w1, b1) {CHUNKED.format("", "c")}
+        a = Conv(l, w2) b = Conv(r, w3) y = Add(a, b) }}""",
+        {**ONE_BY_ONE, "w2": ((2, 4, 1, 1), {1: [3]}), "w3": ((2, 4, 1, 1), {1: [0]})},
+        {},
+    ),
+    "sizes_chunk_and_shuffle_twice": (
+        f"""g (float[1,2,3,3] x) => (float[1,2,3,3] y) {{ c = Conv(x, w1, b1) {CHUNKED.format("", "c")}
+        a = Relu(r) j = Concat<axis=1>(l, a) u = Reshape(j, apart) t = Transpose<perm=[0,2,1,3,4]>(u)
+        v = Reshape(t, joined) {CHUNKED.format("2", "v")}
+        b = Neg(r2) k = Concat<axis=1>(l2, b) y = Conv(k, w2) }}""",
+        {**ONE_BY_ONE, "apart": [1, 2, 4, 3, 3], "joined": [1, -1, 3, 3], "w2": ((2, 8, 1, 1), {1: [1, 3]})},
+        {},
+    ),
+    "sizes_scale": (
+        """g (float[N,3] x) => (float[N,2] y) { c = MatMul(x, w1) s = Shape(c) n = Slice(s, one, two)
+        f = Cast<to=1>(n) k = Sqrt(f) a = Mul(c, k) y = MatMul(a, w2) }""",
+        {"w1": ((3, 16), {1: [0, 5, 9]}), "w2": ((16, 2), {0: [2, 15]}), "one": [1], "two": [2]},
+        {},
+    ),
+    "sizes_are_an_output": (
+        """g (float[N,3] x) => (float[N,2] y, int64[1] k) { c = MatMul(x, w1) s = Shape(c) n = Slice(s, one, two)
+        k = Mul(n, two) y = MatMul(c, w2) }""",
+        {"w1": ((3, 6), {1: [0]}), "w2": ((6, 2), {0: [2]}), "one": [1], "two": [2]},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str, golden: Callable[..., None]) -> None:
+    golden(name, *CASES[name])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from onnxprune.torch.assign import LATENT, PARAMETER, TensorRow
 from onnxprune.torch.escape import key_from_name
+from onnxprune.torch.host import Host
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.plan import Plan, Step
 
@@ -55,7 +56,8 @@ class Layers:
         slots = module.plan.inputs[len(module.plan.inputs) - len(module.bound) :]
         own = [slot for slot, one in zip(slots, module.bound, strict=True) if one.is_parameter]
         self._tensors.update({(id(module.plan), slot): key for slot, key in zip(own, bound, strict=True)})
-        self._constant_slots = {(id(module.plan), slot) for slot in slots}
+        self._bound = {(id(module.plan), slot) for slot in slots}
+        self._hosts: dict[Slot, Host] = {}
         self._read(module.plan)
 
     def behind(self, step: Step) -> tuple[str, ...]:
@@ -79,6 +81,13 @@ class Layers:
         """The steps that depend on an input and read a tensor, over steps that only combine constants too."""
         return tuple(made.step for made in self._all() if made.step.node.varies and key in set(self._constants(made)))
 
+    def number(self, step: Step, index: int) -> float | None:
+        """The input `index` of a step where the file stores it as a small number; None where it is computed."""
+        slot = id(self._plan_of[id(step)]), step.inputs[index]
+        while slot in self._outside:
+            slot = self._outside[slot]
+        return float(self._hosts[slot].item) if slot in self._hosts else None
+
     def bias_behind(self, step: Step) -> Step | None:
         """The Add of a constant that alone reads the output of a step; None where something else does."""
         plan = self._plan_of[id(step)]
@@ -93,7 +102,7 @@ class Layers:
         while slot in self._outside:
             slot = self._outside[slot]
         below = self._made.get(slot)
-        return slot not in self._constant_slots and (below is None or below.step.node.varies)
+        return slot not in self._bound and slot not in self._hosts and (below is None or below.step.node.varies)
 
     def _all(self) -> Iterator[_Made]:
         seen: set[int] = set()
@@ -103,7 +112,7 @@ class Layers:
                 yield made
 
     def _read(self, plan: Plan) -> None:
-        self._constant_slots.update((id(plan), slot) for slot, one in enumerate(plan.template) if one is not None)
+        self._hosts.update({(id(plan), slot): one for slot, one in enumerate(plan.template) if isinstance(one, Host)})
         for step in plan.steps:
             self._plan_of[id(step)] = plan
             for slot in step.outputs:

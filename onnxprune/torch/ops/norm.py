@@ -27,12 +27,17 @@ def batch_normalization(
     epsilon, momentum = node.real("epsilon", 1e-5), node.real("momentum", 0.9)
     if node.integer("training_mode", 0):
         return _with_batch_statistics(x, scale, bias, mean, var, epsilon, momentum)
-    if node.state.training and node.state.batch_norm == "train" and {3, 4} <= node.fixed:
+    if node.state.training and node.state.batch_norm == "train" and can_train_statistics(node):
         share = 1 - momentum if node.state.momentum is None else node.state.momentum
         if node.state.group is not None:
             return _over_processes(x, scale, bias, mean, var, epsilon, share, node.state.group)
         return F.batch_norm(x, mean, var, scale, bias, training=True, momentum=share, eps=epsilon)
     return F.batch_norm(x, mean, var, scale, bias, training=False, eps=epsilon)
+
+
+def can_train_statistics(node: Node) -> bool:
+    """Whether a BatchNormalization takes the file's statistics at inference, so that training can move them."""
+    return {3, 4} <= node.fixed and not node.integer("training_mode", 0)
 
 
 def _with_batch_statistics(

@@ -10,6 +10,7 @@ from onnxprune_passes.errors import DataError
 from torch import Tensor, nn
 
 from onnxprune.torch.module import OnnxModule
+from onnxprune.torch.ops.norm import can_train_statistics
 from onnxprune.torch.write import unwrapped
 
 Batch = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -23,7 +24,7 @@ def set_mode(module: nn.Module, mode: str) -> int:
         mode: `frozen`: the file's; `train`: those of the batch, the file's move with them and are written back.
 
     Returns:
-        How many BatchNormalization nodes the module has. Exporters fold most of them into convolutions: often none.
+        How many BatchNormalization nodes that concerns. Exporters fold most of them into convolutions: often none.
 
     Raises:
         SelectionError: the mode is unknown.
@@ -34,8 +35,9 @@ def set_mode(module: nn.Module, mode: str) -> int:
 
 
 def count_nodes(module: OnnxModule) -> int:
-    """How many BatchNormalization nodes the module has, bodies included."""
-    return sum(step.node.op_type == "BatchNormalization" for plan in module.plan.below() for step in plan.steps)
+    """How many BatchNormalization nodes with statistics of the file the module has, bodies included."""
+    nodes = (step.node for plan in module.plan.below() for step in plan.steps)
+    return sum(node.op_type == "BatchNormalization" and can_train_statistics(node) for node in nodes)
 
 
 def recalibrate(module: nn.Module, batches: Iterable[Batch]) -> int:

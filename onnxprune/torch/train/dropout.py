@@ -90,7 +90,7 @@ def install(module: nn.Module, originals: Mapping[str, float], masks: Masks | No
         chosen.update(dict.fromkeys(_values_of(inner, glob), rate))
     for key in chosen:
         if key in inner.values:
-            _refuse_own_dropout(*inner.values[key])
+            _refuse_own_dropout(inner, inner.values[key][0])
     return DropoutHold(inner, chosen, masks)
 
 
@@ -126,11 +126,13 @@ def _outputs_of(module: OnnxModule, weight: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _refuse_own_dropout(step: Step, index: int) -> None:
+def _refuse_own_dropout(module: OnnxModule, step: Step) -> None:
     """Raise SelectionError when a value is the output of a Dropout node that drops entries without being asked."""
-    if step.node.op_type != "Dropout" or index or len(step.inputs) < 3 or not step.inputs[2]:
+    if step.node.op_type != "Dropout" or len(step.inputs) < 3 or step.node.domain:
         return
-    raise SelectionError(
-        f"dropout on {step.node}: the file sets its training_mode, so it drops entries of its own; name the value "
-        "before it"
-    )
+    switch = Layers(module).number(step, 2)
+    if switch is None or bool(switch):
+        raise SelectionError(
+            f"dropout on the output of {step.node}: the file sets its training_mode, so it drops entries of its own; "
+            "name the value before it"
+        )

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from onnxprune_passes.errors import DataError, SelectionError
 from torch import Tensor
 
+from onnxprune.named import named_function
 from onnxprune.torch.train import targets
-from onnxprune.torch.train.named import function_from
 
 Loss = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
@@ -168,7 +168,7 @@ def _bernoulli_divergence(ours: Tensor, theirs: Tensor) -> Tensor:
 
 def _checked(name: str) -> Loss:
     """A user's function, held to giving one number."""
-    function = function_from(name, "loss")
+    function = named_function(name)
 
     def loss(output: Tensor, labels: Tensor | None, teacher_output: Tensor | None) -> Tensor:
         found = function(output, labels, teacher_output)

@@ -19,7 +19,7 @@ def loss_output(model: Model, output: str | None = None, *, loss: str = "ce") ->
 
     Cross entropy and distillation take logits. Where output 0 is a Softmax, LogSoftmax or Sigmoid, possibly behind
     Identity, Cast, Flatten, Reshape, Squeeze or Unsqueeze that keep the order of the classes, that is the input of the
-    function. For other losses it is the output itself.
+    function. A Softmax may be spelled out as Exp over ReduceSum. For other losses it is the output itself.
 
     Args:
         model: the model.
@@ -50,14 +50,30 @@ def loss_output(model: Model, output: str | None = None, *, loss: str = "ce") ->
         raise SelectionError(
             f"output {first!r} comes out of {node.op_type}, which has no gradient: name the scores before it (--output)"
         )
-    if node is None or node.domain or node.op_type not in _TAILS or not (loss in TAKE_LOGITS or ":" in loss):
+    if node is None or node.domain or not (loss in TAKE_LOGITS or ":" in loss):
+        return first, None
+    power = _spelled_out(made, node)
+    if power is None and node.op_type not in _TAILS:
         return first, None
     _require_kept_order(model, node, moves, first)
-    return node.input[0], node.op_type
+    return (node.input[0], node.op_type) if power is None else (power.input[0], "Softmax")
+
+
+def _spelled_out(made: dict[str, onnx.NodeProto], node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """The Exp node of a Softmax written as Exp(x) / ReduceSum(Exp(x)), as TensorFlow's converter does; else None."""
+    if node.op_type != "Div" or node.domain:
+        return None
+    power, total = (made.get(name) for name in node.input)
+    while total is not None and total.op_type in ("Identity", "Reshape", "Unsqueeze", "Expand"):
+        total = made.get(total.input[0])
+    if power is None or total is None or power.op_type != "Exp" or total.op_type != "ReduceSum":
+        return None
+    return power if total.input[0] == power.output[0] else None
 
 
 def _require_kept_order(model: Model, tail: onnx.NodeProto, moves: list[onnx.NodeProto], output: str) -> None:
-    """Raise SelectionError when what follows the function changes more than sizes of 1 and leading axes."""
+    """Raise SelectionError when the function, or what follows it, mixes the classes with something else."""
+    _require_one_axis(model, tail, output)
     if all(node.op_type in ("Identity", "Cast", "Squeeze", "Unsqueeze", "Dropout") for node in moves):
         return
     shapes = _shapes(model)
@@ -66,6 +82,19 @@ def _require_kept_order(model: Model, tail: onnx.NodeProto, moves: list[onnx.Nod
         raise SelectionError(
             f"output {output!r} reshapes the result of {tail.op_type} node {tail.name or tail.output[0]!r} from "
             f"{before} to {after}, so where its classes are is not plain: name the value to train on (--output)"
+        )
+
+
+def _require_one_axis(model: Model, tail: onnx.NodeProto, output: str) -> None:
+    """Raise SelectionError when the function is an old Softmax that takes more than one axis longer than 1 as one."""
+    if model.opset >= 13 or tail.op_type == "Sigmoid":
+        return
+    axis = next((one.i for one in tail.attribute if one.name == "axis"), 1)
+    shape = _shapes(model).get(tail.output[0])
+    if shape is not None and sum(size != 1 for size in shape[axis:]) > 1:
+        raise SelectionError(
+            f"output {output!r}: {tail.op_type} node {tail.name or tail.output[0]!r} of opset {model.opset} takes the "
+            f"axes from {axis} on as one ({shape}), so no axis counts classes: name the value to train on (--output)"
         )
 
 

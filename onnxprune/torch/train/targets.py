@@ -41,7 +41,7 @@ def classes(output: Tensor, labels: Tensor, class_axis: int | None) -> tuple[Ten
 
 
 def axis_of_classes(output: Tensor, labels: Tensor | None, class_axis: int | None) -> int:
-    """The axis of `output` that counts classes: the one that labels (class ids) lack, else the last one longer than 1.
+    """The axis of `output` that counts classes: axis 1 or the last, the one that class ids lack.
 
     Raises:
         DataError: the shapes fit no axis, or two.
@@ -58,8 +58,13 @@ def axis_of_classes(output: Tensor, labels: Tensor | None, class_axis: int | Non
     possible = [axis for axis in dict.fromkeys((1, rank - 1)) if 0 < axis < rank and output.shape[axis] > 1]
     if not possible:
         raise DataError(f"the output has shape {list(output.shape)}: no axis behind the first counts classes")
+    if len(possible) == 1 and (labels is None or labels.is_floating_point()):
+        return possible[0]
     if labels is None or labels.is_floating_point():
-        return possible[-1] if len(possible) == 1 or labels is None else possible[0]
+        raise DataError(
+            f"axis 1 or the last of an output of shape {list(output.shape)} may count the classes: say which "
+            "(class_axis)"
+        )
     wanted = _squeezed(labels.shape)
     fitting = [axis for axis in possible if _squeezed((*output.shape[:axis], *output.shape[axis + 1 :])) == wanted]
     if len(fitting) == 1:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from onnxprune_passes.errors import SelectionError
+from onnxprune_passes.errors import DataError, SelectionError
 from onnxprune_passes.model import Model
 from onnxprune_passes.storage import load, save
 from torch import Tensor
@@ -46,7 +45,7 @@ def teacher_from(path: str | Path, kind: str = "onnxruntime", output: str | None
     if kind not in KINDS:
         raise SelectionError(f"a teacher in {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     model = load(path)
-    name = output if output is not None else loss_output(model)[0]
+    name = loss_output(model, output)[0]
     return _Runtime(model, name) if kind == "onnxruntime" else _Module(model, name)
 
 
@@ -55,30 +54,89 @@ class _Module:
 
     def __init__(self, model: Model, output: str) -> None:
         self._module = module_from_model(model, outputs=[output], frozen=["*"]).eval()
+        self._module.requires_grad_(False)
 
     def __call__(self, feeds: Feeds) -> Tensor:
-        inputs = [feeds[name] for name in self._module.input_names]
-        self._module.to(inputs[0].device)
+        inputs = _chosen(feeds, self._module.input_names)
+        device = next(iter(inputs.values())).device
+        self._module.to(device)
+        dims = self._module.first_dims
+        declared = dims[0] if dims else None
         with torch.no_grad():
-            found: Tensor = self._module(*inputs)[0]
-        return found.detach()
+            pieces = _pieces(inputs, declared, self._module.batch_problem is None)
+            return _joined([self._module(*piece.values())[0] for piece in pieces], declared, _count(inputs))
 
 
 class _Runtime:
     """The teacher in onnxruntime."""
 
     def __init__(self, model: Model, output: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-")
-        path = save(_with_output(model, output), Path(self._folder.name) / "teacher.onnx")
-        self._session: Session = open_session(path, optimize=True)
-        self._output = output
+        self._session, self._output = _opened(model, output), output
 
     def __call__(self, feeds: Feeds) -> Tensor:
-        device = next(iter(feeds.values())).device
-        arrays = {spec.name: array_from_tensor(feeds[spec.name]) for spec in self._session.inputs}
-        pieces = [run(self._session, piece)[self._output] for piece in _pieces(self._session, arrays)]
-        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        return tensor_from_array(np.array(whole), f"output {self._output!r}").to(device)
+        inputs = _chosen(feeds, [spec.name for spec in self._session.inputs])
+        shape = self._session.inputs[0].shape
+        declared = shape[0] if shape and isinstance(shape[0], int) else None
+        found = []
+        for piece in _pieces(inputs, declared, False):
+            arrays = {name: array_from_tensor(one) for name, one in piece.items()}
+            values = run(self._session, arrays)[self._output]
+            found.append(tensor_from_array(np.array(values), f"output {self._output!r}"))
+        return _joined(found, declared, _count(inputs)).to(next(iter(inputs.values())).device)
+
+
+def _chosen(feeds: Feeds, names: Sequence[str]) -> dict[str, Tensor]:
+    """The inputs that a model takes, in its order."""
+    missing = [name for name in names if name not in feeds]
+    if missing:
+        raise DataError(
+            f"the teacher's input {', '.join(missing)} is not in the batch ({', '.join(feeds)}): it must take the "
+            "inputs of the model that is trained"
+        )
+    return {name: feeds[name] for name in names}
+
+
+def _pieces(inputs: Feeds, declared: int | None, any_multiple: bool) -> list[dict[str, Tensor]]:
+    """The batch in pieces of the size that the model declares; the last one is filled up with its last sample.
+
+    Inputs whose first axis does not count the samples go into every piece whole.
+    """
+    count = _count(inputs)
+    if declared is None or declared == count or (any_multiple and count % declared == 0):
+        return [dict(inputs)]
+    places = torch.arange(count + -count % declared).clamp_max(count - 1).reshape(-1, declared)
+    return [
+        {name: one[place.to(one.device)] if one.shape[:1] == (count,) else one for name, one in inputs.items()}
+        for place in places
+    ]
+
+
+def _joined(pieces: Sequence[Tensor], declared: int | None, count: int) -> Tensor:
+    """The outputs of the pieces as those of a batch of `count`; what filled up the last piece is left out."""
+    if len(pieces) == 1 and (declared is None or count >= declared):
+        return pieces[0]
+    whole, padded = torch.cat(list(pieces)), (declared or 1) * len(pieces)
+    if whole.shape[0] % padded:
+        raise DataError(
+            f"the teacher runs batches of {declared}, and the first axis of its output has {pieces[0].shape[0]} "
+            f"entries, no multiple of that: take a batch size of {declared}"
+        )
+    return whole[: whole.shape[0] // padded * count]
+
+
+def _count(inputs: Feeds) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _opened(model: Model, output: str) -> Session:
+    """A session that gives the value `output`, in as many threads as torch takes."""
+    threads = torch.get_num_threads()
+    if model.path is not None and any(value.name == output for value in model.graph.output):
+        return open_session(model.path, optimize=True, threads=threads)
+    with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
+        return open_session(
+            save(_with_output(model, output), Path(folder) / "teacher.onnx"), optimize=True, threads=threads
+        )
 
 
 def _with_output(model: Model, output: str) -> Model:
@@ -90,14 +148,3 @@ def _with_output(model: Model, output: str) -> Model:
     del skeleton.graph.output[:]
     skeleton.graph.output.add().CopyFrom(known[0] if known else onnx.ValueInfoProto(name=output))
     return model.with_skeleton(skeleton)
-
-
-def _pieces(session: Session, arrays: Mapping[str, NDArray[np.generic]]) -> Sequence[dict[str, NDArray[np.generic]]]:
-    """The batch in pieces of the size that the first input declares; one piece when it declares none."""
-    declared = session.inputs[0].shape[0] if session.inputs and session.inputs[0].shape else None
-    count = len(next(iter(arrays.values())))
-    if not isinstance(declared, int) or declared == count or declared < 1:
-        return [dict(arrays)]
-    return [
-        {name: array[start : start + declared] for name, array in arrays.items()} for start in range(0, count, declared)
-    ]

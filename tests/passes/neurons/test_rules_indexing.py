@@ -126,6 +126,19 @@ CASES: dict[str, Case] = {
         {**CONV, "w1": ((4, 2, 1, 1), {0: [1, 2]}), "at": np.int64(2), "axes": [1]},
         {},
     ),
+    "gather_rows_of_neurons": (
+        """g (float[N,3] x) => (float[N,2] y) { c = MatMul(x, w1) r = Reshape(c, rows) q = Gather<axis=1>(r, first)
+        v = Gather<axis=1>(r, third) a = MatMul(q, w2) b = MatMul(v, w3) y = Add(a, b) }""",
+        {
+            "w1": ((3, 12),),
+            "rows": [0, 3, 4],
+            "first": np.int64(0),
+            "third": np.int64(2),
+            "w2": ((4, 2), {0: [1, 2]}),
+            "w3": ((4, 2), {0: [1, 3]}),
+        },
+        {},
+    ),
     "gather_beside": (
         image("m = Gather<axis=2>(c, at)"),
         {**CONV, "at": [0, 2]},

@@ -99,7 +99,7 @@ def _gather(trace: Trace, node: Node) -> None:
 
 def _picked(trace: Trace, node: Node, carried: Flow, positions: Ids, axis: int) -> None:
     after = carried.picked(positions, axis)
-    if positions.ndim == 0 and not trace.measures(after.ids):
+    if positions.ndim == 0 and after.ids.size == 1 and not trace.measures(after.ids):
         trace.pin(after.ids, node, "it picks a single neuron")
         after = Flow(np.full(after.ids.shape, -1, np.int64), after.known, after.values)
     trace.put(node, 0, after)

@@ -11,11 +11,11 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from onnxprune_passes.errors import DataError
 
+from onnxprune.feeds.archive import NpzArchive
 from onnxprune.feeds.batches import Feeds
 from onnxprune.feeds.cast import cast
 from onnxprune.feeds.layout import Layout, fits, layout_of
@@ -54,31 +54,27 @@ class NpzData:
 
 
 def read_npz(path: str | Path, specs: Sequence[TensorSpec]) -> NpzData:
-    """The arrays of an `.npz` file by input name; each is read once. Raises DataError like `feeds_from_npz`."""
+    """The arrays of an `.npz` file by input name, each read once, or mapped when it is large and fits as it is.
+
+    Raises DataError like `feeds_from_npz`.
+    """
     expected = ", ".join(str(spec) for spec in specs)
     try:
-        with Path(path).open("rb") as file, _opened(file) as archive:
-            found = set(archive.files)
+        with NpzArchive(Path(path)) as archive:
+            found = archive.headers
             missing = [spec.name for spec in specs if spec.name not in found]
             if missing:
+                listing = ", ".join(f"{name} {header}" for name, header in found.items()) or "no array"
                 raise DataError(
-                    f"{path}: no array named {', '.join(missing)}; expected {expected}; found {_listing(archive)}; "
+                    f"{path}: no array named {', '.join(missing)}; expected {expected}; found {listing}; "
                     f"name the arrays after the model's inputs"
                 )
-            arrays = {spec.name: cast(path, archive[spec.name], spec) for spec in specs}
-            labels = archive[LABELS] if LABELS in found and all(spec.name != LABELS for spec in specs) else None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = {spec.name: cast(path, archive.read(spec.name), spec) for spec in specs}
+            labels = archive.read(LABELS) if LABELS in found and all(spec.name != LABELS for spec in specs) else None
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable .npz file ({reason}); write one with numpy.savez") from error
     return NpzData(arrays, labels)
-
-
-def _opened(file: BinaryIO) -> np.lib.npyio.NpzFile:
-    """The archive; `ValueError` when the file is a single array or pickled."""
-    archive = np.load(file, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("it holds a single array without a name")
-    return archive
 
 
 def _listing(arrays: Mapping[str, Array]) -> str:

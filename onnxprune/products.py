@@ -15,7 +15,7 @@ from onnxprune_passes.storage import load
 from onnxprune_passes.thresholds import NM, Absolute, Quality, Sparsity, Threshold
 from onnxprune_passes.weights import find_weights
 
-from .recipe import PruneOptions, split_layer
+from .recipe import PruneOptions, rounding_of, split_layer
 from .remaining import over_what_remains
 from .steps import Steps
 
@@ -55,6 +55,11 @@ def make(options: PruneOptions, steps: Steps) -> Products:
     return Products(original, original is not stored, pruned, shrunk, encoded)
 
 
+def smaller_model(original: Model, options: PruneOptions) -> Model:
+    """`original`, pruned and without its dead neurons."""
+    return RemoveDeadNeurons()(_pruned(original, options)).model
+
+
 def _pruned(original: Model, options: PruneOptions) -> State:
     """The original after the masks to begin with, the channels, and then the weights."""
     state = _masked(original, options.masks)
@@ -87,7 +92,7 @@ def _channels_pass(options: PruneOptions) -> PruneChannels:
         score=options.channel_score or "norm",
         norm=options.channel_norm or "l2",
         reduce=options.channel_reduce or "sum",
-        round_to=options.round_to or 8,
+        round_to=rounding_of(options),
         floor=options.channel_floor or 1,
         kinds=options.channel_kind,
         layers=tuple((entry.glob, entry.value) for entry in entries),

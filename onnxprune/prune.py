@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from onnxprune_passes.encode import densify
 from onnxprune_passes.errors import ModelError, OnnxPruneError
 from onnxprune_passes.pipeline import Change, Skip
@@ -15,9 +16,10 @@ from onnxprune_passes.storage import Staged, load, save, stage
 from .analysis import weight_rows
 from .checks import Checked, verify_products
 from .files import check_paths, file_of, nbytes_dense, nbytes_on_disk, pending_file, temporary_folder
-from .products import Products, make
-from .recipe import PruneOptions, resolved
-from .report import Left, Note, Report, tools
+from .products import Products, make, smaller_model
+from .recipe import ROUNDINGS, PruneOptions, resolved
+from .report import Left, Note, Report, Rounding, tools
+from .rounding import settled
 from .rows import layers_from, totals_from
 from .serialize import write_json
 from .steps import Progress, Steps, silent
@@ -47,7 +49,8 @@ def prune_file(options: PruneOptions, progress: Progress = silent) -> Report:
     options = resolved(options)
     check_paths(options)
     try:
-        report = _run(options, Steps(_MOST_STEPS, progress))
+        more = len(ROUNDINGS) + 1 if options.round_to == "auto" else 0
+        report = _run(options, Steps(_MOST_STEPS + more, progress))
     except OnnxPruneError as error:
         if options.json is not None:
             failed = Report(status="error", error=str(error), tools=tools(), recipe=options.recipe)
@@ -59,18 +62,27 @@ def prune_file(options: PruneOptions, progress: Progress = silent) -> Report:
 
 
 def _run(options: PruneOptions, steps: Steps) -> Report:
+    options, rounding = _settled(options, steps)
     products = make(options, steps)
     output = Path(str(options.output))
     with _staged(products, output, options, steps) as staged, pending_file(options.save_masks) as masks_file:
         _check_size(options, products, staged)
         with temporary_folder(output) as folder:
             checked = verify_products(options, products, staged.temporary, folder, steps)
-        report = _report(options, products, staged, checked, steps)
+        report = msgspec.structs.replace(_report(options, products, staged, checked, steps), rounding=rounding)
         if report.status == "done":
             if masks_file is not None:
                 products.pruned.masks.save(masks_file)
             staged.commit()
     return report
+
+
+def _settled(options: PruneOptions, steps: Steps) -> tuple[PruneOptions, Rounding | None]:
+    """`options` with a rounding that was measured, where that was asked for."""
+    if options.round_to != "auto":
+        return options, None
+    original = densify(load(options.model))
+    return settled(options, lambda one: smaller_model(original, one), steps)
 
 
 @contextmanager

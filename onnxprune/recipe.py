@@ -25,13 +25,17 @@ from onnxprune_passes.errors import SelectionError
 Scope = Literal["global", "layer"]
 Score = Literal["lamp", "magnitude"]
 Scheme = Literal["auto", "dense", "coo", "gaps", "bitmask"]
-RoundTo = Literal[1, 4, 8, 16]
+RoundTo = Literal[1, 4, 8, 16, "auto"]
 Kind = Literal["conv", "fc", "rnn", "embedding", "head"]
+
+ROUNDINGS = (1, 4, 8, 16)
+"""What `round_to` can be, and what "auto" chooses from."""
 
 MODES = ("sparsity", "quality", "threshold", "nm")
 _OF_SPARSITY = ("scope", "score")
 _OF_CHANNELS = (
     "round-to",
+    "round-threads",
     "channel-score",
     "channel-norm",
     "channel-reduce",
@@ -51,6 +55,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         nm: "N:M", N kept of every M in a row.
         channels: share of the channels to prune whole, 0 ≤ C < 1, before anything else; given alone, nothing else is.
         round_to: with `channels`: what stays of a coupled group of more than this is a multiple of it; 8 by default.
+            "auto" measures all of them in onnxruntime and takes the fastest.
+        round_threads: with `round_to: auto`: threads of onnxruntime while it measures; 1 by default.
         channel_score: with `channels`: the strength of a channel is the "norm" of its weights (the default), or, with
             "batchnorm", the scale of its BatchNormalization where it has one.
         channel_norm: with `channels`: "l2" (the default) or "l1".
@@ -88,6 +94,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     nm: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")] | None = None
     channels: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
     round_to: RoundTo | None = None
+    round_threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
     channel_score: Literal["norm", "batchnorm"] | None = None
     channel_norm: Literal["l1", "l2"] | None = None
     channel_reduce: Literal["sum", "mean"] | None = None
@@ -224,12 +231,23 @@ def _check_channels(options: PruneOptions) -> None:
     for name in _OF_CHANNELS:
         if options.channels is None and getattr(options, name.replace("-", "_")):
             raise SelectionError(f"--{name} belongs to --channels: give --channels too, or leave it out")
+    if options.round_threads and options.round_to != "auto":
+        raise SelectionError("--round-threads belongs to --round-to auto, which measures: leave it out")
+    if options.round_to == "auto" and not options.shrink:
+        raise SelectionError("--round-to auto measures smaller shapes, and --no-shrink keeps them: leave one out")
     if options.mode == "channels":
         for name, instead in (("score", "--channel-score"), ("layer", "--channel-layer")):
             if getattr(options, name):
                 raise SelectionError(
                     f"--{name} has no meaning with --channels alone: give --sparsity too, or {instead} for the channels"
                 )
+
+
+def rounding_of(options: PruneOptions) -> int:
+    """The rounding of `options`, 8 when none is given. Raises SelectionError when it is still to be measured."""
+    if options.round_to == "auto":
+        raise SelectionError("--round-to auto was not measured here: give 1, 4, 8 or 16")
+    return options.round_to or 8
 
 
 def split_layer(entry: str, option: str = "--layer") -> LayerValue:

@@ -164,6 +164,51 @@ class Accuracy(msgspec.Struct, frozen=True):
     after: float
 
 
+class RoundingCandidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One rounding of channel counts, measured.
+
+    Attributes:
+        round_to: the rounding.
+        same_as: a finer rounding that gives the same shapes, whose numbers these are; null when it was measured itself.
+        parameters: entries of the weights.
+        dense_macs: null where shapes are not known before the model runs.
+        bytes: of the model as a file, every tensor dense.
+        pairs: so many times it was run beside the original.
+        milliseconds: of one run, the median.
+        ratio: its time / the original's in the same pair, the median.
+        ratio_low, ratio_high: the 95 % interval of that median.
+    """
+
+    round_to: int
+    same_as: int | None = None
+    parameters: int
+    dense_macs: int | None
+    bytes: int
+    pairs: int
+    milliseconds: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+
+class Rounding(msgspec.Struct, frozen=True, kw_only=True):
+    """What `round_to: auto` measured in onnxruntime, denormals flushed, default optimisations.
+
+    Attributes:
+        chosen: the fastest; where the intervals of ratios overlap, that of the smaller file.
+        threads: of onnxruntime, inside one operator.
+        inputs_from: what was run: one batch.
+        milliseconds: of one run of the original.
+        candidates: one entry a rounding.
+    """
+
+    chosen: int
+    threads: int
+    inputs_from: str
+    milliseconds: float
+    candidates: tuple[RoundingCandidate, ...]
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a run of the main job did.
 
@@ -177,6 +222,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         input, output: the two files.
         layers: one entry for each weight.
         totals: sums.
+        rounding: what `round_to: auto` measured; null when it was not asked for.
         changes, skips: what the passes did and what they left alone.
         inputs_from: what the models were run on.
         comparisons, decoded: what was checked.
@@ -196,6 +242,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     output: File | None = None
     layers: tuple[Layer, ...] = ()
     totals: Totals | None = None
+    rounding: Rounding | None = None
     changes: tuple[Note, ...] = ()
     skips: tuple[Left, ...] = ()
     inputs_from: str | None = None

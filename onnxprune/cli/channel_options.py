@@ -8,6 +8,18 @@ from .options import Command
 
 _OPTIONS = (
     click.option(
+        "--round-to",
+        type=click.Choice(["1", "4", "8", "16", "auto"]),
+        callback=lambda _ctx, _param, value: int(value) if value and value.isdigit() else value,
+        help="With --channels: keep a multiple of this in each group; auto measures which is fastest.  [default: 8]",
+    ),
+    click.option(
+        "--round-threads",
+        type=int,
+        metavar="N",
+        help="With --round-to auto: threads of onnxruntime while it measures.  [default: 1]",
+    ),
+    click.option(
         "--channel-score",
         type=click.Choice(["norm", "batchnorm"]),
         help="With --channels: rank by the norm of the weights, or by BatchNormalization scale where there is one.  "

@@ -14,7 +14,7 @@ onnxprune model.onnx
 onnxprune model.onnx --sparsity 0.9 -o small.onnx
 onnxprune model.onnx --quality 1.0 --skip 'head.*' --data test.npz
 onnxprune model.onnx --sparsity 0.8 --layer 'fc1.*=0.95' --json report.json
-onnxprune model.onnx --channels 0.5 --round-to 8
+onnxprune model.onnx --channels 0.5 --round-to auto
 onnxprune model.onnx --channels 0.5 --channel-kind head --channel-floor 4 --channel-layer 'layers.0.*=0.25'
 onnxprune model.onnx --recipe recipe.yaml
 """
@@ -29,12 +29,6 @@ onnxprune model.onnx --recipe recipe.yaml
 @click.option("--nm", metavar="N:M", help="Keep the N largest of every M weights in a row, such as 2:4.")
 @click.option(
     "--channels", type=float, metavar="C", help="Prune this share of the channels whole, 0 <= C < 1; alone, only them."
-)
-@click.option(
-    "--round-to",
-    type=click.Choice(["1", "4", "8", "16"]),
-    callback=lambda _ctx, _param, value: None if value is None else int(value),
-    help="With --channels: keep a multiple of this in each group.  [default: 8]",
 )
 @channel_options
 @click.option(

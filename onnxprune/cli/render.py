@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..report import Accuracy, Comparison, Report, VerifyReport
+from ..report import Accuracy, Comparison, Report, Rounding, VerifyReport
 
 _VERDICTS = {"measured": "", "equal": "equal", "within tolerance": "close"}
 _WIDE = 200
@@ -34,6 +34,8 @@ def show_report(report: Report, *, quiet: bool) -> None:
     out = console()
     if report.layers:
         out.print(_layer_table(report))
+    if report.rounding is not None:
+        out.print(_rounding_table(report.rounding))
     if report.comparisons:
         out.print(comparison_table(report.comparisons))
     for line in _summary(report):
@@ -88,6 +90,25 @@ def _layer_table(report: Report) -> Table:
         rows.append((layer.name, layer.op, shape, density, sizes, layer.scheme))
     columns = ("name", "op", "shape", "density %", "bytes", "stored")
     return table("Weights", columns, rows, text=("name", "op", "stored"))
+
+
+def _rounding_table(rounding: Rounding) -> Table:
+    rows = [
+        (
+            str(one.round_to),
+            count_text(one.parameters),
+            count_text(one.dense_macs),
+            f"{one.bytes:,}",
+            f"{one.milliseconds:.3g}",
+            f"{one.ratio:.3f} ({one.ratio_low:.3f} to {one.ratio_high:.3f})",
+            str(one.pairs),
+            "chosen" if one.round_to == rounding.chosen else f"as {one.same_as}" if one.same_as else "",
+        )
+        for one in rounding.candidates
+    ]
+    columns = ("round to", "weights", "MACs", "bytes, dense", "ms", "of the original (95 %)", "pairs", "")
+    title = f"Roundings (threads: {rounding.threads}; original: {rounding.milliseconds:.3g} ms; {rounding.inputs_from})"
+    return table(title, columns, rows, text=("",))
 
 
 def comparison_table(comparisons: Iterable[Comparison]) -> Table:

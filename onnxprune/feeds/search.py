@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from onnxprune_passes.errors import DataError, VerifyError
 from onnxprune.feeds.ranges import gather_rows
 from onnxprune.feeds.trials import Trial, trials
 from onnxprune.runtime import Array, Session, TensorSpec, is_float, open_session, run
+from onnxprune.runtime.child import run_child
 
 _CHILD = "import sys; from onnxprune.feeds.search import main; main(sys.argv[1:])"
 LARGEST_FEED = 1 << 25  # elements of all inputs together; images of 16000 x 16000 are not tried
@@ -69,35 +68,20 @@ def search_in_child(request: Request) -> Iterator[tuple[int, str | None]]:
     """`search` from the first trial on, in child processes, each replaced when it dies."""
     start, pending = 0, -1
     while True:
-        child = _run_child(request, start)
+        values = [request.path, request.batches, request.seed, request.threads, start]
+        child = run_child(_CHILD, json.dumps(values))
         pending = -1
-        for line in (line for line in child.stdout.splitlines() if line.startswith("[")):
+        for line in (line for line in child.stdout.decode().splitlines() if line.startswith("[")):
             index, problem = json.loads(line)
             pending = index if problem is None else -1
             yield index, problem
         if pending < 0 and child.returncode != 0:
-            lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
+            lines = child.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {child.returncode}"]
             raise VerifyError(f"{request.path}: the process that tries input sizes failed: {lines[-1]}; give --data")
         if pending < 0:
             return
         yield pending, f"onnxruntime ended the process (exit code {child.returncode})"
         start = pending + 1
-
-
-def _run_child(request: Request, start: int) -> subprocess.CompletedProcess[str]:
-    """A Python of the same kind and import path that runs `main` below."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)}
-    values = [request.path, request.batches, request.seed, request.threads, start]
-    command = [sys.executable, "-P", "-c", _CHILD, json.dumps(values)]
-    return subprocess.run(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -60,13 +60,17 @@ class Session:
         self.close()
 
 
-def open_session(model: str | Path | bytes, *, optimize: bool, threads: int | None = None) -> Session:
+def open_session(
+    model: str | Path | bytes, *, optimize: bool, threads: int | None = None, flush_denormals: bool = False
+) -> Session:
     """Load a model file (external data is looked for beside it) or the bytes of a ModelProto.
 
     Args:
         model: path of the .onnx file, or a serialised model without external data.
         optimize: True for onnxruntime's default level (all graph optimisations), False for none.
         threads: threads inside one operator; None leaves onnxruntime its default (one per core).
+        flush_denormals: take denormal numbers for 0, which slow some processors down many times. The first session of
+            a process decides for its thread, and for good: see `timing`.
 
     Raises:
         ModelError: no such file, not an ONNX model, cut short, missing external data, or a model that onnxruntime
@@ -82,6 +86,8 @@ def open_session(model: str | Path | bytes, *, optimize: bool, threads: int | No
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     if threads is not None:
         options.intra_op_num_threads = threads
+    if flush_denormals:
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.samples.arrays import ArraySamples, samples_from_npz
 from onnxprune.samples.base import Samples, batch_size_of
-from onnxprune.samples.feeds import feeds_from_data, feeds_from_samples
+from onnxprune.samples.feeds import feeds_from_data, feeds_from_samples, first_sample
 from onnxprune.samples.options import DataOptions, data_options_from
 from onnxprune.samples.read import read_pair, read_samples
 
@@ -16,6 +16,7 @@ __all__ = [
     "data_options_from",
     "feeds_from_data",
     "feeds_from_samples",
+    "first_sample",
     "read_pair",
     "read_samples",
     "samples_from_npz",

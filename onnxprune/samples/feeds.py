@@ -32,6 +32,16 @@ def feeds_from_data(spec: str, specs: Sequence[TensorSpec], options: Sequence[st
     return feeds_from_samples(held_out or samples, specs, parsed.count or COUNT)
 
 
+def first_sample(spec: str, specs: Sequence[TensorSpec], options: Sequence[str] = ()) -> Feeds:
+    """One batch of what `--data` names, of one sample where the model takes one. Raises as `feeds_from_data`."""
+    parsed = data_options_from(options)
+    if not Path(spec).is_file():
+        return feeds_from_samples(pair_from(spec, specs, parsed)[0], specs, 1)
+    parsed.require_only("an .npz file", ())
+    feeds = feeds_from_npz(spec, specs, batch_size=1)
+    return Feeds(feeds.batches[:1], None, f"the first of {feeds.note}")
+
+
 def feeds_from_samples(samples: Samples, specs: Sequence[TensorSpec], count: int) -> Feeds:
     """At most `count` samples, spread evenly, in batches of the size that the model takes; repeated to fill one."""
     fixed = batch_size_of(specs)

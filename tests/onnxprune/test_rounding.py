@@ -220,7 +220,7 @@ def test_in_python(net: Path) -> None:
 
 def test_other_data_gives_one_sample_too(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (net.parent / "my_data.py").write_text(
-        "import numpy as np\n\ndef rows():\n    return [{'x': np.ones((10, 64), np.float32), 'labels': np.zeros(10, int)}]"
+        "import numpy as np\ndef rows():\n    return [{'x': np.ones((9, 64), np.float32), 'labels': np.zeros(9, int)}]"
     )
     monkeypatch.syspath_prepend(str(net.parent))
     found = inputs_for_timing(net, Source("my_data:rows")).feeds.batches

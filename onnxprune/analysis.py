@@ -168,7 +168,7 @@ def analyze_file(path: str | Path) -> Analysis:
 
 
 def _schemes(model: Model) -> dict[str, str]:
-    return {one.key: one.scheme.name for one in decoders(model)} | dict.fromkeys(sparse_tensors(model), "coo")
+    return {one.key: one.coding.name for one in decoders(model)} | dict.fromkeys(sparse_tensors(model), "coo")
 
 
 def _groups(model: Model) -> tuple[GroupAnalysis, ...]:

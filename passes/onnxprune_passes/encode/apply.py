@@ -14,9 +14,9 @@ from ..pipeline import Change, Skip
 from ..storage import keys, stubs
 from . import coo, protos
 from .functions import DOMAIN
+from .limits import FIRST_OPSET
 from .places import Form, Place, innermost_first, places, tensor_for
 from .plan import BY, Chosen, Encoding, plan_for
-from .scheme import FIRST_OPSET
 from .upgrade import upgraded
 
 _FIRST_IR_WITH_DEFAULTS = 4
@@ -30,7 +30,7 @@ class EncodedTensor:
 
     Attributes:
         key: its key in the dense model.
-        scheme: `gaps4`, `gaps8`, `bitmask` or `coo`.
+        scheme: the name of its coding, such as `gaps4` or `bitmask+codes8`, or `coo`.
         shape: dims of the dense tensor.
         density: share of entries whose bit pattern is not zero.
         dense_nbytes: file bytes as a dense initializer.
@@ -63,7 +63,7 @@ def encode_model(model: Model, encoding: Encoding = "auto", *, keep_inputs: bool
 
     Args:
         model: a model, dense as a rule.
-        encoding: `auto` chooses among gaps of 4 and 8 bits, bitmask and dense; `gaps` and `bitmask` leave only that;
+        encoding: `auto` chooses among all codings and dense; `gaps` and `bitmask` leave only that kind of index;
             `coo` is the standard's sparse tensors; `dense` changes nothing.
         keep_inputs: leave initializers that are graph inputs too dense, so that the input stays.
 
@@ -120,36 +120,35 @@ def _form(
     place: Place, name: str, chosen: Chosen, source: TensorSource, sources: dict[str, Array], *, outside: bool
 ) -> Form:
     """What to put in the place of the dense tensor `name`."""
-    scheme = chosen.scheme
-    if scheme is None:
+    coding = chosen.coding
+    if coding is None:
         return Form(tensors=(coo.sparse_tensor(name, source),))
-    encoded = scheme.encode(source, chosen.counts)
-    parts = zip(protos.input_names(name, scheme), encoded.inputs, strict=True)
+    encoded = coding.encode(source, chosen.counts)
+    parts = zip(coding.part_names(name), encoded.inputs, strict=True)
     return Form(
-        nodes=(protos.decoder_node(name, scheme),),
+        nodes=coding.nodes(name),
         tensors=tuple(tensor_for(part, place.prefix + part, array, sources, outside=outside) for part, array in parts),
     )
 
 
 def _encoded_tensor(key: str, name: str, chosen: Chosen) -> EncodedTensor:
-    counts, scheme = chosen.counts, chosen.scheme
+    counts, coding = chosen.counts, chosen.coding
     dense = protos.tensor_nbytes(name, counts.shape, counts.dtype)
-    nbytes = coo.nbytes(name, counts) if scheme is None else protos.encoded_nbytes(name, scheme, counts)
-    label = coo.NAME if scheme is None else scheme.name
+    nbytes = coo.nbytes(name, counts) if coding is None else coding.nbytes(name, counts)
+    label = coo.NAME if coding is None else coding.name
     return EncodedTensor(key, label, counts.shape, counts.kept / counts.size, dense, nbytes)
 
 
 def _add_functions(skeleton: onnx.ModelProto, chosen: Mapping[str, Chosen], opset: int) -> None:
     """Add the decoders in use, and their domain to what the model and the functions that call them import."""
-    schemes = {each.scheme.name: each.scheme for each in chosen.values() if each.scheme is not None}
+    codings = [each.coding for each in chosen.values() if each.coding is not None]
+    schemes = {scheme.op_type: scheme for coding in codings for scheme in coding.schemes}
     present = {function.name for function in skeleton.functions if function.domain == DOMAIN}
     callers = [place.function or skeleton for place in places(skeleton) if _calls_decoder(place)]
     for holder in (skeleton, *callers) if schemes else ():
         if all(entry.domain != DOMAIN for entry in holder.opset_import):
             holder.opset_import.append(protos.domain_import())
-    skeleton.functions.extend(
-        schemes[name].function(opset) for name in sorted(schemes) if schemes[name].op_type not in present
-    )
+    skeleton.functions.extend(schemes[op_type].function(opset) for op_type in sorted(schemes) if op_type not in present)
 
 
 def _calls_decoder(place: Place) -> bool:
@@ -164,7 +163,7 @@ def _leave_inputs(skeleton: onnx.ModelProto, chosen: Mapping[str, Chosen], *, ke
     """
     changes: list[Change] = []
     before = skeleton.ir_version
-    needed = coo.MIN_IR_VERSION if all(each.scheme is None for each in chosen.values()) else protos.MIN_IR_VERSION
+    needed = coo.MIN_IR_VERSION if all(each.coding is None for each in chosen.values()) else protos.MIN_IR_VERSION
     if before < needed:
         skeleton.ir_version = needed
         changes.append(Change(BY, f"raised the IR version from {before} to {needed}, which the stored tensors need"))

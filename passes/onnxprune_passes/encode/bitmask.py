@@ -10,34 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 
 from ..arrays import CHUNK, NDArray, TensorSource, bits_of
 from ..errors import EncodeError
-from . import functions
-from .scheme import (
-    Counts,
-    Encoded,
-    Layout,
-    Support,
-    basic_support,
-    changed,
-    checked_inputs,
-    counts_of,
-    require_encodable,
-    shape_tensor,
-)
-
-_FIRST_BFLOAT16_OPSET = 13
-"""Gather and Reshape take bfloat16 from ai.onnx 13 on."""
+from . import functions, packing
+from .counts import Counts, changed, counts_of
+from .limits import Support, basic_support, bfloat16_support, require_encodable
+from .scheme import Encoded, Layout, checked_inputs, shape_tensor
 
 _SIGNATURE = "DecodeBitmask (mask, values, shape) => (weight)"
 
 _DOC = """A weight stored as its non-zero entries and one bit for each of its entries. Version 1.
 mask: uint8 [n], eight entries of the flat (row-major) weight a byte, the lowest bit first; bits past the end are 0.
-values: [1 + entries], first the filler (0), then the stored entries in order.
+values: first the filler (0), then the stored entries in order.
 shape: int64 [rank], the dims of the weight.
 To read it, take the bits in order: 1 is the next value, 0 is the filler."""
 
@@ -73,10 +60,12 @@ class Bitmask:
 
     def supports(self, shape: Sequence[int], dtype: np.dtype[Any], opset: int) -> Support:
         """All encodable dtypes; bfloat16 from opset 13 on."""
-        support = basic_support(shape, dtype, opset)
-        if support and dtype == np.dtype(ml_dtypes.bfloat16) and opset < _FIRST_BFLOAT16_OPSET:
-            return Support(f"the model's ai.onnx opset is {opset}; bfloat16 decoders need {_FIRST_BFLOAT16_OPSET}")
-        return support
+        return basic_support(shape, dtype, opset) and bfloat16_support(dtype, opset)
+
+    @property
+    def stores_zeros(self) -> bool:
+        """No: only kept entries."""
+        return False
 
     def layout(self, counts: Counts) -> tuple[Layout, ...]:
         """The mask uint8 [ceil(size / 8)], values [1 + kept], shape int64 [rank]."""
@@ -111,7 +100,7 @@ class Bitmask:
             raise changed()
         return Encoded(self.name, (mask, values, shape_tensor(source.shape)), source.shape, source.dtype)
 
-    def decode(self, tensors: Sequence[NDArray]) -> NDArray:
+    def decode(self, tensors: Sequence[NDArray], spare: int = 0) -> NDArray:
         """The tensor, from (mask, values, shape). Raises EncodeError when they do not fit together."""
         mask, values, shape = checked_inputs(self.op_type, tensors)
         size = math.prod(shape)
@@ -130,11 +119,11 @@ class Bitmask:
                 raise damaged
             flat[start + positions] = bits[stored : stored + positions.size]
             stored += positions.size
-        if stored != bits.size:
+        if not stored <= bits.size <= stored + spare:
             raise damaged
         return flat.view(values.dtype).reshape(shape)
 
     def function(self, opset: int) -> onnx.FunctionProto:
         """`DecodeBitmask`; see `Scheme.function`."""
-        body = functions.SIZE + functions.unpack("mask", "bits", 1) + _KEEP + functions.STORED + _SHAPED
+        body = functions.SIZE + packing.unpack_text("mask", "bits", 1) + _KEEP + functions.STORED + _SHAPED
         return functions.function_from_text(_SIGNATURE, body, _DOC, opset)

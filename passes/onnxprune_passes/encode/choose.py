@@ -1,24 +1,33 @@
-"""Which scheme for which weight: the assignment that gives the smallest file, counted in file bytes.
+"""Which coding for which weight: the assignment that gives the smallest file, counted in file bytes.
 
-A weight costs its initializers and its decoder node, or one dense initializer. Each scheme in use costs its function
-once, and the first of them the import of the domain. Every set of schemes is tried: in a set each weight takes its
-cheapest member, or stays dense, and the set with the fewest bytes in all wins; of equal ones the first with the fewest
-schemes. So no function is in the file that does not pay for itself, and tiny tensors stay dense.
+A weight costs its initializers and its nodes, or one dense initializer. Each scheme in use costs its function once, and
+the first of them the import of the domain. A set of schemes has a price: each weight takes its cheapest coding whose
+schemes are in the set, or stays dense. With few schemes every set is tried. With many a descent is made from all of
+them and an ascent from none, each step of which takes the scheme, or the coding, that gains most; then the better of
+the two is improved by single exchanges. So no function is in the file that does not pay for itself, and tiny tensors
+stay dense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
-from ..errors import EncodeError
+import numpy as np
+import numpy.typing as npt
+
 from . import protos
-from .registry import SCHEMES
-from .scheme import Counts, Scheme
+from .coding import Coding
+from .counts import Counts
+from .registry import CODINGS
+from .scheme import Decodable
 
-MAX_SCHEMES = 10
-"""Sets tried are 2 to this power at most."""
+_EXACT = 8
+"""Most schemes of which every set is tried."""
+
+_Set = frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -28,23 +37,24 @@ class Choice:
     Attributes:
         name: the weight.
         counts: what its sizes were computed from.
-        scheme: the scheme to store it with; None means dense.
+        coding: how to store it; None means dense.
         dense_nbytes: file bytes of the dense initializer.
-        scheme_nbytes: scheme name → file bytes of the weight's initializers and node; only schemes that can store it.
-        refused: scheme name → why it cannot store the weight.
+        nbytes_by_coding: coding name → file bytes of the weight's initializers and nodes; only codings that can store
+            it.
+        refused: coding name → why it cannot store the weight.
     """
 
     name: str
     counts: Counts
-    scheme: Scheme | None
+    coding: Coding | None
     dense_nbytes: int
-    scheme_nbytes: Mapping[str, int]
+    nbytes_by_coding: Mapping[str, int]
     refused: Mapping[str, str]
 
     @property
     def nbytes(self) -> int:
         """File bytes of the weight as chosen; functions are not counted here."""
-        return self.dense_nbytes if self.scheme is None else self.scheme_nbytes[self.scheme.name]
+        return self.dense_nbytes if self.coding is None else self.nbytes_by_coding[self.coding.name]
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class Plan:
     """
 
     choices: tuple[Choice, ...]
-    schemes: tuple[Scheme, ...]
+    schemes: tuple[Decodable, ...]
     once_nbytes: int
 
     @property
@@ -72,42 +82,89 @@ class Plan:
         return sum(choice.dense_nbytes for choice in self.choices)
 
 
-def choose(weights: Mapping[str, Counts], opset: int, schemes: Sequence[Scheme] = SCHEMES) -> Plan:
-    """The assignment of `schemes` to weights that makes the smallest file for a model of the ai.onnx `opset`.
+def choose(weights: Mapping[str, Counts], opset: int, codings: Sequence[Coding] = CODINGS) -> Plan:
+    """The assignment of `codings` to weights that makes the smallest file for a model of the ai.onnx `opset`.
 
-    `weights`: name → counts (see `count`). A weight that no scheme can store, or makes smaller, stays dense.
-    Raises EncodeError for more than `MAX_SCHEMES` schemes.
+    `weights`: name → counts (see `count`). A weight that no coding can store, or makes smaller, stays dense.
     """
-    if len(schemes) > MAX_SCHEMES:
-        raise EncodeError(
-            f"choose: found {len(schemes)} schemes to choose from, expected at most {MAX_SCHEMES}; leave some out"
-        )
-    priced = tuple(_priced(name, counts, opset, schemes) for name, counts in weights.items())
-    useful = [scheme for scheme in schemes if any(_saves(choice, scheme) for choice in priced)]
-    once = {scheme.name: protos.function_nbytes(scheme, opset) for scheme in useful}
-    best = Plan(priced, (), 0)
-    for number in range(1, len(useful) + 1):
-        for members in combinations(useful, number):
-            choices = tuple(_cheapest(choice, members) for choice in priced)
-            plan = Plan(choices, members, protos.import_nbytes() + sum(once[scheme.name] for scheme in members))
-            if plan.nbytes < best.nbytes:
-                best = plan
-    return best
+    priced = tuple(_priced(name, counts, opset, codings) for name, counts in weights.items())
+    prices = _Prices(priced, codings, opset)
+    best = prices.best()
+    choices = tuple(
+        Choice(each.name, each.counts, coding, each.dense_nbytes, each.nbytes_by_coding, each.refused)
+        for each, coding in zip(priced, prices.assignment(best), strict=True)
+    )
+    used = {scheme for choice in choices if choice.coding for scheme in choice.coding.schemes}
+    schemes = tuple(scheme for scheme in prices.schemes if scheme in used)
+    once = sum(protos.function_nbytes(scheme, opset) for scheme in schemes)
+    return Plan(choices, schemes, once + (protos.import_nbytes() if schemes else 0))
 
 
-def _priced(name: str, counts: Counts, opset: int, schemes: Sequence[Scheme]) -> Choice:
-    support = {scheme.name: scheme.supports(counts.shape, counts.dtype, opset) for scheme in schemes}
-    nbytes = {scheme.name: protos.encoded_nbytes(name, scheme, counts) for scheme in schemes if support[scheme.name]}
-    refused = {scheme: answer.reason for scheme, answer in support.items() if not answer}
+def _priced(name: str, counts: Counts, opset: int, codings: Sequence[Coding]) -> Choice:
+    support = {coding.name: coding.supports(counts, opset) for coding in codings}
+    nbytes = {coding.name: coding.nbytes(name, counts) for coding in codings if support[coding.name]}
+    refused = {coding: answer.reason for coding, answer in support.items() if not answer}
     return Choice(name, counts, None, protos.tensor_nbytes(name, counts.shape, counts.dtype), nbytes, refused)
 
 
-def _saves(choice: Choice, scheme: Scheme) -> bool:
-    return choice.scheme_nbytes.get(scheme.name, choice.dense_nbytes) < choice.dense_nbytes
+class _Prices:
+    """What every set of schemes costs. Sets are of indices into `schemes`."""
 
+    def __init__(self, priced: Sequence[Choice], codings: Sequence[Coding], opset: int) -> None:
+        dense = np.array([each.dense_nbytes for each in priced], np.int64)
+        table = np.array(
+            [[each.nbytes_by_coding.get(coding.name, each.dense_nbytes) for coding in codings] for each in priced],
+            np.int64,
+        ).reshape(len(priced), len(codings))
+        useful = [number for number in range(len(codings)) if np.any(table[:, number] < dense)]
+        self._codings = [codings[number] for number in useful]
+        self._dense = dense
+        self._table: npt.NDArray[Any] = table[:, useful]
+        self.schemes = tuple(dict.fromkeys(scheme for coding in self._codings for scheme in coding.schemes))
+        place = {scheme: number for number, scheme in enumerate(self.schemes)}
+        self._members = [frozenset(place[scheme] for scheme in coding.schemes) for coding in self._codings]
+        self._once = [protos.function_nbytes(scheme, opset) for scheme in self.schemes]
+        self._import = protos.import_nbytes()
 
-def _cheapest(choice: Choice, members: Sequence[Scheme]) -> Choice:
-    """`choice` with the cheapest of `members`, or dense when none is smaller; of equal ones the first."""
-    saving = [scheme for scheme in members if _saves(choice, scheme)]
-    scheme = min(saving, key=lambda member: choice.scheme_nbytes[member.name], default=None)
-    return Choice(choice.name, choice.counts, scheme, choice.dense_nbytes, choice.scheme_nbytes, choice.refused)
+    def total(self, members: _Set) -> int:
+        """Bytes of all the weights with only these schemes."""
+        inside = [number for number, needed in enumerate(self._members) if needed <= members]
+        once = sum(self._once[number] for number in members) + (self._import if members else 0)
+        if not inside:
+            return int(self._dense.sum()) + once
+        return int(np.minimum(self._table[:, inside].min(axis=1), self._dense).sum()) + once
+
+    def assignment(self, members: _Set) -> list[Coding | None]:
+        """The cheapest coding of each weight with only these schemes; of equal ones the first, dense before all."""
+        inside = [number for number, needed in enumerate(self._members) if needed <= members]
+        if not inside:
+            return [None] * len(self._dense)
+        table = self._table[:, inside]
+        return [
+            self._codings[inside[int(row.argmin())]] if row.min() < dense else None
+            for row, dense in zip(table, self._dense, strict=True)
+        ]
+
+    def best(self) -> _Set:
+        """The set with the fewest bytes in all; of equal ones the one with the fewest schemes."""
+        every = range(len(self.schemes))
+        if len(self.schemes) <= _EXACT:
+            sets = (frozenset(members) for size in range(len(every) + 1) for members in combinations(every, size))
+            return min(sets, key=self.total)
+        down = self._descent(frozenset(every), lambda now: {now - {gone} for gone in now})
+        up = self._descent(frozenset(), lambda now: {now | needed for needed in self._members} - {now})
+        return self._descent(min(down, up, key=self.total), self._neighbours)
+
+    def _neighbours(self, now: _Set) -> set[_Set]:
+        """`now` without one scheme, with one coding more, or both."""
+        larger = {now | needed for needed in self._members}
+        return ({each - {gone} for each in (now, *larger) for gone in now} | larger) - {now}
+
+    def _descent(self, now: _Set, moves: Callable[[_Set], Iterable[_Set]]) -> _Set:
+        """Take the best move as long as one gains."""
+        price = self.total(now)
+        while True:
+            best = min(sorted(moves(now), key=sorted), key=self.total, default=now)
+            if self.total(best) >= price:
+                return now
+            now, price = best, self.total(best)

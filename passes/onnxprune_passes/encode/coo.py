@@ -17,7 +17,7 @@ from ..arrays import NDArray, TensorSource, bits_of
 from ..errors import EncodeError
 from ..storage import stubs
 from . import protos
-from .scheme import Counts
+from .counts import Counts
 
 NAME = "coo"
 MIN_IR_VERSION = 5

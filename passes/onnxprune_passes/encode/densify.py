@@ -12,31 +12,34 @@ from ..errors import EncodeError
 from ..model import Model
 from ..storage import keys, stubs
 from . import coo
+from .coding import Coding
 from .functions import DOMAIN, DOMAIN_VERSION
 from .places import Form, Place, innermost_first, names_read, places, tensor_for
-from .registry import scheme_of
-from .scheme import Scheme
+from .registry import scheme_of, values_of
+from .scheme import VALUES
 
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """A decoder node of a model.
+    """An encoded tensor of a model: the node that makes it, and the one that makes its values, if there is one.
 
     Attributes:
-        key: of the tensor that it makes, as in the dense model.
+        key: of the tensor, as in the dense model.
         name: of the tensor, in its graph.
-        scheme: what it undoes.
-        inputs: keys of the tensors that it reads.
+        coding: how it is stored.
+        inputs: keys of its parts, in the order in which `coding` decodes them.
+        nodes: the nodes, the one that makes the tensor last.
     """
 
     key: str
     name: str
-    scheme: Scheme
+    coding: Coding
     inputs: tuple[str, ...]
+    nodes: tuple[onnx.NodeProto, ...]
 
 
 def decoders(model: Model) -> Iterator[Decoder]:
-    """Every decoder node of `model`, in bodies and functions too.
+    """Every encoded tensor of `model`, in bodies and functions too.
 
     Raises:
         EncodeError: a node of the domain `onnxprune` is unknown, of a newer version, or not one that decodes; or an
@@ -53,26 +56,34 @@ def decoders(model: Model) -> Iterator[Decoder]:
 
 
 def _decoders_in(place: Place, model: Model) -> Iterator[Decoder]:
+    makers = {name: node for node in place.holder.node if values_of(node) is not None for name in node.output}
     for node in place.holder.node:
         scheme = scheme_of(node)
         if scheme is None:
             continue
         if len(node.output) != 1 or not node.output[0]:
             raise EncodeError(f"{DOMAIN}::{node.op_type} has outputs {list(node.output)}, expected 1; it is damaged")
-        inputs = tuple(place.prefix + name for name in node.input)
+        names = list(node.input)
+        wanted = scheme.suffixes.index(VALUES)
+        maker = makers.get(names[wanted]) if len(names) > wanted else None
+        if maker is not None:
+            names = [*names[:wanted], *names[wanted + 1 :], *maker.input]
+        inputs = tuple(place.prefix + name for name in names)
         for key in inputs:
             if key not in model.initializers:
                 raise EncodeError(
                     f"{DOMAIN}::{node.op_type} that makes {place.prefix + node.output[0]!r}: its input {key!r} is not "
                     "stored in the same graph; encode the dense model again"
                 )
-        yield Decoder(place.prefix + node.output[0], node.output[0], scheme, inputs)
+        coding = Coding(scheme, None if maker is None else values_of(maker))
+        nodes = (node,) if maker is None else (maker, node)
+        yield Decoder(place.prefix + node.output[0], node.output[0], coding, inputs, nodes)
 
 
 def decode(model: Model, decoder: Decoder) -> NDArray:
     """The tensor that `decoder` makes. Raises EncodeError when its parts do not fit together."""
     try:
-        return decoder.scheme.decode([model.initializers[key] for key in decoder.inputs])
+        return decoder.coding.decode([model.initializers[key] for key in decoder.inputs])
     except EncodeError as error:
         raise EncodeError(f"tensor {decoder.key!r}: {error}") from error
 
@@ -117,7 +128,8 @@ def _dense_forms(place: Place, model: Model, external: set[str], sources: dict[s
         tensor = tensor_for(decoder.name, decoder.key, decode(model, decoder), sources, outside=outside)
         forms[decoder.name] = Form(tensors=(tensor,))
         parts = (key.removeprefix(place.prefix) for key in decoder.inputs)
-        forms |= {name: Form() for name in parts if name not in read}
+        made = (name for node in decoder.nodes[:-1] for name in node.output)
+        forms |= {name: Form() for name in (*parts, *made) if name not in read}
     for name, sparse in place.sparse_tensors():
         key = place.prefix + name
         tensor = tensor_for(name, key, coo.dense_array(key, sparse), sources, outside=False)

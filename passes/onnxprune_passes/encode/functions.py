@@ -15,7 +15,7 @@ import onnx
 import onnx.parser
 
 from ..errors import EncodeError
-from .scheme import FIRST_OPSET
+from .limits import FIRST_OPSET
 
 DOMAIN = "onnxprune"
 DOMAIN_VERSION = 1
@@ -34,21 +34,6 @@ STORED = """
   stored = Gather <axis = 0> (values, order)
 """
 """keep (int32, 1 or 0), values → stored: the next value for every 1, values[0] for every 0."""
-
-
-def unpack(packed: str, codes: str, bits: int) -> str:
-    """Text that turns bytes into their codes of `bits` bits, lowest bits first: uint8 [n] → uint8 [n × 8/bits]."""
-    shifts = ", ".join(map(str, range(0, 8, bits)))
-    return f"""
-  column = Constant <value = int64[2] {{-1, 1}}> ()
-  bytes = Reshape ({packed}, column)
-  shifts = Constant <value = uint8[1, {8 // bits}] {{{shifts}}}> ()
-  shifted = BitShift <direction = "RIGHT"> (bytes, shifts)
-  modulus = Constant <value = uint8 {{{2**bits}}}> ()
-  table = Mod (shifted, modulus)
-  flat = Constant <value = int64[1] {{-1}}> ()
-  {codes} = Reshape (table, flat)
-"""
 
 
 def function_from_text(signature: str, body: str, doc: str, opset: int) -> onnx.FunctionProto:

@@ -1,8 +1,8 @@
 """Gap coding: the non-zero entries, and how many zeros lie before each of them.
 
 Codes of a fixed width with an escape, as Deep Compression stores its relative indices (Han, Mao, Dally 2015, section 2,
-figure 2), but an escape here stores no zero among the values. Codes of 4 bits are the smallest index at densities from
-about 0.25 down to 0.05 in float32, codes of 8 bits below that.
+figure 2), but an escape here stores no zero among the values. Each width is the smallest index in a range of densities:
+2 bits about 0.2 to 0.4, 3 bits to 0.13, 4 bits to 0.065, 6 bits to 0.02, 8 bits below.
 """
 
 from __future__ import annotations
@@ -18,34 +18,21 @@ import onnx
 
 from ..arrays import CHUNK, NDArray, TensorSource, bits_of
 from ..errors import EncodeError
-from . import functions
-from .scheme import (
-    Counts,
-    Encoded,
-    Layout,
-    Support,
-    basic_support,
-    changed,
-    checked_inputs,
-    counts_of,
-    kept_runs,
-    require_encodable,
-    shape_tensor,
-)
+from . import functions, packing
+from .counts import Counts, changed, counts_of, kept_runs
+from .limits import Support, basic_support, require_encodable
+from .scheme import Encoded, Layout, checked_inputs, shape_tensor
 
 _DOC = """A weight stored as its non-zero entries and the distances between them. Version 1.
 gaps: uint8 [n], {packing}.
-values: [1 + entries], first the filler (0), then the stored entries in the order of the flat (row-major) weight.
+values: first the filler (0), then the stored entries in the order of the flat (row-major) weight.
 shape: int64 [rank], the dims of the weight.
 To read it, set every entry to the filler, start at position 0 and take the codes in order. The code {escape} moves \
 the position on by {escape} and stores nothing. Any other code moves it on by that many places, puts the next value \
 there and moves on by one more.{rest}"""
 
-_PACKING = {4: "two 4-bit codes a byte, the low half first", 8: "one code a byte"}
-
 _REST = """
-When the codes would be odd in number a last code 0 fills the byte. Its value, the last of values, repeats the entry \
-that it falls on; past the end that is entry 0."""
+The last codes only fill up the last byte: positions past the end begin at 0 again, and nothing changes there."""
 
 _SIGNATURE = "DecodeGaps{bits} (gaps, values, shape) => (weight)"
 
@@ -68,7 +55,7 @@ _WRAP = """
   length = Cast <to = 6> (size)
   place = Mod (position, length)
 """
-"""Position `size`, where the code that fills the last byte can fall, becomes 0."""
+"""Positions from `size` on, where the codes that fill the last byte can fall, begin at 0 again."""
 
 _SCATTER = """
   first = Constant <value = int64[1] {{0}}> ()
@@ -83,16 +70,16 @@ _SCATTER = """
 class Gaps:
     """Gap coding with codes of `bits` bits."""
 
-    bits: Literal[4, 8]
+    bits: Literal[2, 3, 4, 6, 8]
 
     @property
     def name(self) -> str:
-        """`gaps4` or `gaps8`."""
+        """`gaps4` or the like."""
         return f"gaps{self.bits}"
 
     @property
     def op_type(self) -> str:
-        """`DecodeGaps4` or `DecodeGaps8`."""
+        """`DecodeGaps4` or the like."""
         return f"DecodeGaps{self.bits}"
 
     @property
@@ -102,7 +89,7 @@ class Gaps:
 
     @property
     def escape(self) -> int:
-        """The code that moves on by its own value and stores nothing: 15 or 255."""
+        """The code that moves on by its own value and stores nothing: all its bits are 1."""
         return (1 << self.bits) - 1
 
     def supports(self, shape: Sequence[int], dtype: np.dtype[Any], opset: int) -> Support:
@@ -111,26 +98,28 @@ class Gaps:
             return Support("onnxruntime's CPU provider has no bfloat16 Expand, which gap decoders need; use bitmask")
         return basic_support(shape, dtype, opset)
 
+    @property
+    def stores_zeros(self) -> bool:
+        """No: only kept entries."""
+        return False
+
     def layout(self, counts: Counts) -> tuple[Layout, ...]:
-        """The gaps uint8 [bytes], values [1 + kept, one more when a code fills the last byte], shape int64 [rank]."""
+        """The gaps uint8 [bytes], values [1 + kept + one for each code that fills a byte], shape int64 [rank]."""
         codes = counts.kept + counts.escapes[self.bits]
-        spare = self._spare(codes)
+        spare = packing.padded(codes, self.bits) - codes
         return (
-            Layout(np.dtype(np.uint8), ((codes + spare) * self.bits // 8,)),
+            Layout(np.dtype(np.uint8), (packing.packed_nbytes(codes, self.bits),)),
             Layout(counts.dtype, (1 + counts.kept + spare,)),
             Layout(np.dtype(np.int64), (len(counts.shape),)),
         )
-
-    def _spare(self, codes: int) -> int:
-        return -codes % (8 // self.bits)
 
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
         """Store a tensor; see `Scheme.encode`. Needs the encoded tensor and one byte a code beside the chunk."""
         require_encodable(self.name, source)
         counts = counts_of(source, counts)
         total = counts.kept + counts.escapes[self.bits]
-        spare = self._spare(total)
-        codes = np.zeros(total + spare, np.uint8)
+        spare = packing.padded(total, self.bits) - total
+        codes = np.full(total + spare, self.escape, np.uint8)
         values = np.zeros(1 + counts.kept + spare, source.dtype)
         coded, stored, end = 0, 1, 0
         for gaps, entries in kept_runs(source):
@@ -143,9 +132,11 @@ class Gaps:
             end += int(np.sum(gaps, dtype=np.int64)) + gaps.size
         if (coded, stored) != (total, 1 + counts.kept):
             raise changed()
-        if spare and end == source.size and codes[0] == 0:
-            values[-1] = values[1]  # the code that fills the byte falls on entry 0, which is a kept one
-        return Encoded(self.name, (self._packed(codes), values, shape_tensor(source.shape)), source.shape, source.dtype)
+        values[stored:] = values[stored - 1]
+        if spare:
+            self._fill(codes[total:], bits_of(values)[stored:], end, source)
+        packed = packing.pack(codes, self.bits)
+        return Encoded(self.name, (packed, values, shape_tensor(source.shape)), source.shape, source.dtype)
 
     def _codes(self, gaps: NDArray) -> NDArray:
         """uint32 gaps → uint8 codes: each gap is its escapes followed by a code below the escape."""
@@ -155,13 +146,25 @@ class Gaps:
         codes[last] = gaps - escapes * np.uint32(self.escape)
         return codes
 
-    def _packed(self, codes: NDArray) -> NDArray:
-        return codes if self.bits == 8 else codes[0::2] | codes[1::2] << 4
+    def _fill(self, codes: NDArray, values: NDArray, end: int, source: TensorSource) -> None:
+        """Set the codes behind the last entry, as many as `codes` and `values` have places for; `end`: the position
+        after that entry.
 
-    def _unpacked(self, packed: NDArray) -> NDArray:
-        return packed if self.bits == 8 else np.stack((packed & 15, packed >> 4), axis=1).reshape(-1)
+        Each moves on by the escape. Where it falls on a zero (beyond the end positions begin at 0 again) it is an
+        escape, which puts the filler there; on a kept entry it is the code below, which puts that entry there again.
+        No zero is among the values that way; those without a code repeat the last one.
+        """
+        start = _first(source, self.escape * codes.size)
+        stored = 0
+        for turn in range(codes.size):
+            position = end + (turn + 1) * self.escape - 1
+            entry = start[position % source.size] if position >= source.size else start[0] * 0
+            if entry:
+                codes[turn] -= 1
+                values[stored] = entry
+                stored += 1
 
-    def decode(self, tensors: Sequence[NDArray]) -> NDArray:
+    def decode(self, tensors: Sequence[NDArray], spare: int = 0) -> NDArray:
         """The tensor, from (gaps, values, shape). Raises EncodeError when they do not fit together."""
         packed, values, shape = checked_inputs(self.op_type, tensors)
         size = math.prod(shape)
@@ -170,23 +173,27 @@ class Gaps:
             f"{self.op_type}: {packed.size} bytes of codes do not fit {bits.size - 1} values in shape {list(shape)}; "
             "the file is damaged"
         )
-        furthest = size - (self.bits == 8)  # the code that fills a byte may fall one past the end and means entry 0
+        if not packing.fits(packed, self.bits):
+            raise damaged
+        fill = packing.group(self.bits) - 1  # codes that fill up may fall past the end and mean the start
+        end = size + fill * self.escape
         flat = np.full(size, bits[0])
         stored = 1
         for positions in self._positions(packed):
-            if stored + positions.size > bits.size or positions[-1] > furthest:
+            if stored + positions.size > bits.size or positions[-1] >= end:
                 raise damaged
-            flat[positions % size if positions[-1] == size else positions] = bits[stored : stored + positions.size]
+            flat[positions % size if positions[-1] >= size else positions] = bits[stored : stored + positions.size]
             stored += positions.size
-        if stored != bits.size:
+        if not stored <= bits.size <= stored + fill + spare:
             raise damaged
         return flat.view(values.dtype).reshape(shape)
 
     def _positions(self, packed: NDArray) -> Iterator[NDArray]:
         """Positions of the stored entries in the flat tensor, int64, chunk by chunk."""
         end = 0
-        for start in range(0, packed.size, CHUNK):
-            codes = self._unpacked(packed[start : start + CHUNK])
+        step = CHUNK // 8 * self.bits
+        for start in range(0, packed.size, step):
+            codes = packing.unpack(packed[start : start + step], self.bits)
             keep = codes != self.escape
             ends = end + np.cumsum(codes + keep.view(np.uint8), dtype=np.int64)
             end = int(ends[-1])
@@ -194,17 +201,27 @@ class Gaps:
                 yield ends[keep] - 1
 
     def function(self, opset: int) -> onnx.FunctionProto:
-        """`DecodeGaps4` or `DecodeGaps8`; see `Scheme.function`."""
+        """`DecodeGaps4` or the like; see `Scheme.function`."""
         packed = self.bits != 8
         codes, place = ("codes", "place") if packed else ("gaps", "position")
         body = (
             functions.SIZE
-            + (functions.unpack("gaps", codes, self.bits) if packed else "")
+            + (packing.unpack_text("gaps", codes, self.bits) if packed else "")
             + _STEPS.format(codes=codes, escape=self.escape)
             + functions.STORED
             + _POSITIONS
             + (_WRAP if packed else "")
             + _SCATTER.format(place=place)
         )
-        doc = _DOC.format(packing=_PACKING[self.bits], escape=self.escape, rest=_REST if packed else "")
+        doc = _DOC.format(packing=packing.describe(self.bits), escape=self.escape, rest=_REST if packed else "")
         return functions.function_from_text(_SIGNATURE.format(bits=self.bits), body, doc, opset)
+
+
+def _first(source: TensorSource, number: int) -> NDArray:
+    """The bit patterns of the first entries of `source`, at most `number`."""
+    found = np.empty(0, f"u{source.dtype.itemsize}")
+    for chunk in source.chunks():
+        found = np.concatenate((found, bits_of(chunk[: number - found.size])))
+        if found.size == number:
+            break
+    return found

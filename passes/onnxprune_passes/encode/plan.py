@@ -14,10 +14,13 @@ from ..pipeline import Skip
 from ..storage import stubs
 from . import coo, protos
 from .choose import choose
+from .coding import Coding
+from .counts import Counts, count
 from .densify import decoders
+from .limits import FIRST_OPSET, basic_support
 from .places import Place, places
-from .registry import SCHEMES
-from .scheme import FIRST_OPSET, Counts, Scheme, basic_support, count
+from .registry import CODINGS
+from .scheme import VALUES
 
 Encoding = Literal["auto", "dense", "coo", "gaps", "bitmask"]
 BY = "encode"
@@ -30,10 +33,10 @@ _NO_WEIGHTS = (np.bool_, np.int32, np.int64)
 
 @dataclass(frozen=True)
 class Chosen:
-    """A tensor that will be stored by `scheme`, or, when that is None, as a sparse tensor of the standard."""
+    """A tensor that will be stored by `coding`, or, when that is None, as a sparse tensor of the standard."""
 
     counts: Counts
-    scheme: Scheme | None
+    coding: Coding | None
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,11 @@ def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool) -> ModelPla
             if coo.nbytes(key, found) < protos.tensor_nbytes(key, found.shape, found.dtype):
                 chosen[key] = Chosen(found, None)
         return ModelPlan(chosen, tuple(skips))
-    schemes = tuple(scheme for scheme in SCHEMES if encoding == "auto" or scheme.name.startswith(encoding))
-    for choice in choose(counts, max(model.opset, FIRST_OPSET), schemes).choices:
-        if choice.scheme is not None:
-            chosen[choice.name] = Chosen(choice.counts, choice.scheme)
-        elif not choice.scheme_nbytes and choice.counts.kept < _WORTH_SAYING * choice.counts.size:
+    codings = tuple(coding for coding in CODINGS if encoding == "auto" or coding.index.name.startswith(encoding))
+    for choice in choose(counts, max(model.opset, FIRST_OPSET), codings).choices:
+        if choice.coding is not None:
+            chosen[choice.name] = Chosen(choice.counts, choice.coding)
+        elif not choice.nbytes_by_coding and choice.counts.kept < _WORTH_SAYING * choice.counts.size:
             skips.append(_dense(choice.name, next(iter(choice.refused.values()))))
     return ModelPlan(chosen, tuple(skips))
 
@@ -94,7 +97,8 @@ def _candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[d
 
 def _name_reason(name: str, names: set[str]) -> str:
     """Why a tensor cannot be stored in parts: a part's name is in use somewhere, where it might be meant instead."""
-    taken = names.intersection(part for scheme in SCHEMES for part in protos.input_names(name, scheme))
+    suffixes = {VALUES}.union(*(coding.suffixes for coding in CODINGS))
+    taken = names.intersection(f"{name}.{suffix}" for suffix in suffixes)
     return f"the name {min(taken)!r}, which a part of it could get, is in use" if taken else ""
 
 

@@ -16,7 +16,8 @@ from onnx import helper
 
 from ..arrays import NDArray
 from .functions import DOMAIN, DOMAIN_VERSION
-from .scheme import DTYPES, Counts, Encoded, Scheme
+from .limits import DTYPES
+from .scheme import Decodable
 
 MIN_IR_VERSION = 8
 """Model-local functions came with IR version 8."""
@@ -34,21 +35,6 @@ def tensor_proto(name: str, array: NDArray) -> onnx.TensorProto:
     tensor = _header(name, array.shape, array.dtype)
     tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     return tensor
-
-
-def input_names(weight: str, scheme: Scheme) -> tuple[str, ...]:
-    """Names of the initializers that hold an encoded weight, in the decoder node's input order: "fc1.weight.gaps", …"""
-    return tuple(f"{weight}.{suffix}" for suffix in scheme.suffixes)
-
-
-def initializers(weight: str, scheme: Scheme, encoded: Encoded) -> tuple[onnx.TensorProto, ...]:
-    """The initializers of a weight that `scheme` encoded, in the decoder node's input order."""
-    return tuple(map(tensor_proto, input_names(weight, scheme), encoded.inputs))
-
-
-def decoder_node(weight: str, scheme: Scheme) -> onnx.NodeProto:
-    """The node that computes a weight from its parts; it has no name of its own, its output has the weight's."""
-    return helper.make_node(scheme.op_type, input_names(weight, scheme), [weight], domain=DOMAIN)
 
 
 def domain_import() -> onnx.OperatorSetIdProto:
@@ -83,15 +69,13 @@ def tensor_nbytes(name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> int:
     return framed_nbytes(_header(name, shape, dtype).ByteSize() + framed_nbytes(raw, _RAW_DATA), _INITIALIZER)
 
 
-def encoded_nbytes(weight: str, scheme: Scheme, counts: Counts) -> int:
-    """Bytes that a weight stored by `scheme` adds to a graph: its initializers and its decoder node."""
-    parts = zip(input_names(weight, scheme), scheme.layout(counts), strict=True)
-    tensors = sum(tensor_nbytes(name, part.shape, part.dtype) for name, part in parts)
-    return tensors + framed_nbytes(decoder_node(weight, scheme).ByteSize(), _NODE)
+def node_nbytes(node: onnx.NodeProto) -> int:
+    """Bytes that a node adds to a graph."""
+    return framed_nbytes(node.ByteSize(), _NODE)
 
 
-def function_nbytes(scheme: Scheme, opset: int) -> int:
-    """Bytes that the decoder function of `scheme` adds to a model, once for all weights that it decodes."""
+def function_nbytes(scheme: Decodable, opset: int) -> int:
+    """Bytes that the function of `scheme` adds to a model, once for all weights that need it."""
     return framed_nbytes(scheme.function(opset).ByteSize(), _FUNCTIONS)
 
 

@@ -1,4 +1,4 @@
-"""The self-decoding schemes there are, and the way from a decoder node back to its scheme."""
+"""The self-decoding schemes there are, and the way from a node back to its scheme."""
 
 from __future__ import annotations
 
@@ -6,26 +6,47 @@ import onnx
 
 from ..errors import EncodeError
 from .bitmask import Bitmask
+from .codebook import Codebook
+from .coding import Coding
+from .full import Full
 from .functions import DOMAIN
 from .gaps import Gaps
-from .scheme import Scheme
+from .scheme import Scheme, ValueScheme
 
-SCHEMES: tuple[Scheme, ...] = (Bitmask(), Gaps(4), Gaps(8))
-"""Every scheme, in the order in which equal sizes are decided."""
+SCHEMES: tuple[Scheme, ...] = (Full(), Bitmask(), Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8))
+"""Every index scheme, in the order in which equal sizes are decided."""
+
+VALUE_SCHEMES: tuple[ValueScheme, ...] = tuple(Codebook(bits) for bits in range(1, 9))
+"""Every value scheme, in the same order."""
+
+CODINGS: tuple[Coding, ...] = tuple(
+    Coding(index, values)
+    for index in SCHEMES
+    for values in (None, *VALUE_SCHEMES)
+    if values is not None or not index.stores_zeros
+)
+"""Every index scheme with the values as they are and with every value scheme; storing all as it is has no sense."""
 
 
 def scheme_of(node: onnx.NodeProto) -> Scheme | None:
-    """The scheme that a decoder node undoes; None for a node of another domain.
+    """The index scheme that a node undoes; None for a node of another domain and for one of a value scheme.
 
     Raises EncodeError for an operator of the domain `onnxprune` that no scheme here has.
     """
-    if node.domain != DOMAIN:
+    if node.domain != DOMAIN or values_of(node) is not None:
         return None
     for scheme in SCHEMES:
         if scheme.op_type == node.op_type:
             return scheme
-    known = ", ".join(scheme.op_type for scheme in SCHEMES)
+    known = ", ".join(scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES))
     raise EncodeError(
         f"node of {list(node.output)}: found {DOMAIN}::{node.op_type}, expected one of {known}; "
         "the file may come from a newer onnxprune"
     )
+
+
+def values_of(node: onnx.NodeProto) -> ValueScheme | None:
+    """The value scheme that a node undoes; None for any other node."""
+    if node.domain != DOMAIN:
+        return None
+    return next((scheme for scheme in VALUE_SCHEMES if scheme.op_type == node.op_type), None)

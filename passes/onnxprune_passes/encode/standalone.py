@@ -14,6 +14,7 @@ from .functions import DOMAIN
 
 OUTPUT = "decoded"
 """The name of the output of a standalone model."""
+_TENSOR = "tensor"
 _DOMAINS = ("", "ai.onnx", DOMAIN)
 
 
@@ -33,12 +34,13 @@ def standalone_decoders(model: Model) -> Iterator[tuple[str, Model]]:
 
 
 def _small(model: Model, decoder: Decoder, parts: list[onnx.TensorProto]) -> Model:
-    skeleton = _frame(model, parts[1].data_type)
-    names = [f"part{index}" for index in range(len(parts))]
-    skeleton.graph.node.append(helper.make_node(decoder.scheme.op_type, names, [OUTPUT], domain=DOMAIN))
-    wanted = (DOMAIN, decoder.scheme.op_type)
-    skeleton.functions.extend(each for each in model.skeleton.functions if (each.domain, each.name) == wanted)
-    for name, key, part in zip(names, decoder.inputs, parts, strict=True):
+    skeleton = _frame(model, decoder.coding.data_type([part.data_type for part in parts]))
+    tensors = {f"{_TENSOR}.{suffix}": part for suffix, part in zip(decoder.coding.suffixes, parts, strict=True)}
+    skeleton.graph.node.extend(decoder.coding.nodes(_TENSOR))
+    skeleton.graph.node[-1].output[0] = OUTPUT
+    wanted = {(DOMAIN, node.op_type) for node in decoder.nodes}
+    skeleton.functions.extend(each for each in model.skeleton.functions if (each.domain, each.name) in wanted)
+    for (name, part), key in zip(tensors.items(), decoder.inputs, strict=True):
         tensor = skeleton.graph.initializer.add()
         tensor.CopyFrom(part)
         tensor.name = name

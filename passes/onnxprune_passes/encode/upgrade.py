@@ -7,7 +7,7 @@ from onnx import checker, shape_inference, version_converter
 
 from ..model import Model
 from ..storage import keys, stubs
-from .scheme import FIRST_OPSET
+from .limits import FIRST_OPSET
 
 _NO_FILE = "#"
 """A location that the checker does not look for in the file system (see onnx.model_container)."""
@@ -21,14 +21,6 @@ _REFUSALS = (
 """What the converter and the checker raise; the last three are plain Exceptions."""
 _ORIGIN = ("ir_version", "producer_name", "producer_version", "domain", "model_version")
 _GRAPH_FIELDS = ("input", "output", "value_info", "quantization_annotation")
-
-_CANNOT_CONVERT = (
-    version_converter.ConvertError,
-    shape_inference.InferenceError,
-    onnx.checker.ValidationError,
-    RuntimeError,
-    ValueError,
-)
 
 
 def upgraded(model: Model) -> tuple[Model, str]:

@@ -167,11 +167,12 @@ def build() -> Build:
 
 @pytest.fixture(scope="session")
 def sparse() -> Callable[..., NDArray]:
-    """Whole numbers of -9 to 9, most of them 0; seeded by the shape."""
+    """Whole numbers below `below` in magnitude, most of them 0; seeded by the shape. A dense tensor of
+    a few kilobytes is not worth storing otherwise when they reach 1000."""
 
-    def array(*shape: int, density: float = 0.1, dtype: Any = np.float32) -> NDArray:
+    def array(*shape: int, density: float = 0.1, dtype: Any = np.float32, below: int = 10) -> NDArray:
         rng = np.random.default_rng(list(shape))
-        kept = rng.integers(1, 10, shape) * (1 if np.dtype(dtype).kind == "u" else rng.choice([-1, 1], shape))
+        kept = rng.integers(1, below, shape) * (1 if np.dtype(dtype).kind == "u" else rng.choice([-1, 1], shape))
         found: NDArray = np.where(rng.random(shape) < density, kept, 0).astype(dtype)
         return found
 

@@ -163,8 +163,12 @@ def saved_external(model: Model, folder: Path) -> Model:
 def test_external_data_stays_external(
     build: Build, sparse: Sparse, exact: Exact, encoding: Any, tmp_path: Path
 ) -> None:
-    text = "g (float[N,64] x) => (float[N,32] y) { h = MatMul(x, w)\n i = MatMul(h, v)\n y = MatMul(i, s) }"
-    tensors = {"w": sparse(64, 512, density=0.2), "v": sparse(512, 64, density=1.0), "s": sparse(64, 32, density=0.05)}
+    text = "g (float[N,64] x) => (float[N,512] y) { h = MatMul(x, w)\n i = MatMul(h, v)\n y = MatMul(i, s) }"
+    tensors = {
+        "w": sparse(64, 512, density=0.2, below=1000),
+        "v": sparse(512, 4, density=1.0, below=1000),
+        "s": sparse(4, 512, density=0.02),
+    }
     model = saved_external(build(text, tensors), tmp_path / "dense")
     encoded = encode_model(model, encoding)
     assert keys_of(encoded) == ["w", "s"]
@@ -183,7 +187,10 @@ def test_external_data_stays_external(
 def test_what_was_inline_stays_inline(build: Build, sparse: Sparse, tmp_path: Path) -> None:
     """Beside external tensors too."""
     text = "g (float[N,64] x) => (float[N,64] y) { h = MatMul(x, w)\n y = MatMul(h, v) }"
-    external = saved_external(build(text, {"w": sparse(64, 64), "v": sparse(64, 64, density=0.5)}), tmp_path / "dense")
+    external = saved_external(
+        build(text, {"w": sparse(64, 64, below=1000, density=0.2), "v": sparse(64, 64, density=0.5, below=1000)}),
+        tmp_path / "dense",
+    )
     proto = onnx.load(tmp_path / "dense" / "model.onnx", load_external_data=False)
     proto.graph.initializer[1].CopyFrom(numpy_helper.from_array(external.initializers["v"], "v"))
     mixed = from_proto(proto, tmp_path / "dense")

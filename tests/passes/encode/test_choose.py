@@ -7,27 +7,30 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 from onnxprune_passes.arrays import Array, NDArray
 from onnxprune_passes.encode import (
+    CODINGS,
     SCHEMES,
+    VALUE_SCHEMES,
     Bitmask,
+    Coding,
     Counts,
     Gaps,
     Plan,
-    Scheme,
+    Values,
     choose,
     count,
-    decoder_node,
     domain_import,
-    initializers,
     protos,
 )
-from onnxprune_passes.errors import EncodeError
+from onnxprune_passes.encode.scheme import Decodable
 
 OPSET = 17
+PLAIN = (Coding(Bitmask()), Coding(Gaps(4)), Coding(Gaps(8)))
+"""Three codings between which it is plain which is best at what density."""
 
 
 def sparse(shape: tuple[int, ...], density: float, seed: int = 0, dtype: object = np.float32) -> NDArray:
@@ -41,7 +44,7 @@ def counts_of(arrays: Mapping[str, NDArray]) -> dict[str, Counts]:
 
 
 def chosen(plan: Plan) -> dict[str, str]:
-    return {choice.name: choice.scheme.name if choice.scheme else "dense" for choice in plan.choices}
+    return {choice.name: choice.coding.name if choice.coding else "dense" for choice in plan.choices}
 
 
 def graph_nbytes(nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto]) -> int:
@@ -62,10 +65,10 @@ def test_predicted_bytes_are_the_serialized_ones(shape: tuple[int, ...], density
     for name in ("w", "a weight with a long name" * 10):
         dense = graph_nbytes([], [protos.tensor_proto(name, array)])
         assert protos.tensor_nbytes(name, array.shape, array.dtype) == dense
-        for scheme in SCHEMES:
-            tensors = list(initializers(name, scheme, scheme.encode(Array(array), counts)))
-            found = graph_nbytes([decoder_node(name, scheme)], tensors)
-            assert protos.encoded_nbytes(name, scheme, counts) == found
+        for coding in CODINGS:
+            if coding.supports(counts, OPSET):
+                tensors = list(coding.initializers(name, coding.encode(Array(array), counts)))
+                assert coding.nbytes(name, counts) == graph_nbytes(list(coding.nodes(name)), tensors)
 
 
 def test_a_dense_tensor_is_what_numpy_helper_makes() -> None:
@@ -74,13 +77,13 @@ def test_a_dense_tensor_is_what_numpy_helper_makes() -> None:
 
 
 @pytest.mark.parametrize("opset", [11, 17, 26])
-@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
-def test_once_bytes_are_the_serialized_ones(scheme: Scheme, opset: int) -> None:
+@pytest.mark.parametrize("one", [*SCHEMES, *VALUE_SCHEMES], ids=lambda one: one.name)
+def test_once_bytes_are_the_serialized_ones(one: Decodable, opset: int) -> None:
     model = onnx.ModelProto()
-    model.functions.append(scheme.function(opset))
-    assert model.ByteSize() == protos.function_nbytes(scheme, opset)
+    model.functions.append(one.function(opset))
+    assert model.ByteSize() == protos.function_nbytes(one, opset)
     model.opset_import.append(domain_import())
-    assert model.ByteSize() == protos.function_nbytes(scheme, opset) + protos.import_nbytes()
+    assert model.ByteSize() == protos.function_nbytes(one, opset) + protos.import_nbytes()
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 16383, 16384, 2**31, 2**63 - 1])
@@ -98,11 +101,11 @@ def model_nbytes(arrays: Mapping[str, NDArray], plan: Plan) -> int:
     tensors: list[onnx.TensorProto] = []
     for choice in plan.choices:
         array = arrays[choice.name]
-        if choice.scheme is None:
+        if choice.coding is None:
             tensors.append(protos.tensor_proto(choice.name, array))
         else:
-            nodes.append(decoder_node(choice.name, choice.scheme))
-            tensors.extend(initializers(choice.name, choice.scheme, choice.scheme.encode(Array(array), choice.counts)))
+            nodes.extend(choice.coding.nodes(choice.name))
+            tensors.extend(choice.coding.initializers(choice.name, choice.coding.encode(Array(array), choice.counts)))
     imports = [helper.make_opsetid("", OPSET)] + ([domain_import()] if plan.schemes else [])
     graph = helper.make_graph(nodes, "g", [], [], tensors)
     model = helper.make_model(graph, opset_imports=imports, functions=[s.function(OPSET) for s in plan.schemes])
@@ -119,7 +122,7 @@ def test_plan_bytes_are_what_the_file_gains() -> None:
         "few": sparse((3, 4), 0.1),
         "double": sparse((99, 77), 0.4, dtype=np.float64),
     }
-    plan = choose(counts_of(arrays), OPSET)
+    plan = choose(counts_of(arrays), OPSET, PLAIN)
     assert chosen(plan) == {
         "half": "bitmask",
         "tenth": "gaps4",
@@ -138,21 +141,21 @@ def test_plan_bytes_are_what_the_file_gains() -> None:
 def test_a_function_must_pay_for_itself() -> None:
     arrays = {"big": sparse((400, 500), 0.1), "small": sparse((60, 60), 0.5)}
     counts = counts_of(arrays)
-    plan = choose(counts, OPSET)
+    plan = choose(counts, OPSET, PLAIN)
     small = plan.choices[1]
-    assert small.scheme_nbytes["bitmask"] < small.scheme_nbytes["gaps4"] < small.dense_nbytes
+    assert small.nbytes_by_coding["bitmask"] < small.nbytes_by_coding["gaps4"] < small.dense_nbytes
     assert chosen(plan) == {"big": "gaps4", "small": "gaps4"}
     many = counts | {f"small{number}": counts["small"] for number in range(40)}
-    assert chosen(choose(many, OPSET))["small"] == "bitmask"
+    assert chosen(choose(many, OPSET, PLAIN))["small"] == "bitmask"
 
 
 def test_a_tensor_that_does_not_cover_the_function_stays_dense() -> None:
-    counts = counts_of({"w": sparse((20, 20), 0.1)})
-    plan = choose(counts, OPSET)
-    assert plan.choices[0].scheme_nbytes["gaps4"] < plan.dense_nbytes
+    counts = counts_of({"w": sparse((17, 17), 0.1)})
+    plan = choose(counts, OPSET, PLAIN)
+    assert plan.choices[0].nbytes_by_coding["gaps4"] < plan.dense_nbytes
     assert (chosen(plan), plan.schemes, plan.once_nbytes) == ({"w": "dense"}, (), 0)
     assert plan.nbytes == plan.dense_nbytes
-    together = choose({f"w{number}": counts["w"] for number in range(100)}, OPSET)
+    together = choose({f"w{number}": counts["w"] for number in range(100)}, OPSET, PLAIN)
     assert set(chosen(together).values()) == {"gaps4"}
 
 
@@ -160,49 +163,63 @@ def test_a_tensor_that_does_not_cover_the_function_stays_dense() -> None:
     weights=st.lists(
         st.tuples(st.integers(20, 20000), st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0])), max_size=4
     ),
-    schemes=st.sets(st.sampled_from(SCHEMES)),
+    codings=st.sets(st.sampled_from(CODINGS), max_size=5),
 )
-def test_no_assignment_is_smaller(weights: list[tuple[int, float]], schemes: set[Scheme]) -> None:
+@settings(max_examples=50, deadline=None)
+def test_no_assignment_is_smaller(weights: list[tuple[int, float]], codings: set[Coding]) -> None:
     counts = {}
     for number, (size, density) in enumerate(weights):
-        escapes = {4: size // 20, 8: size // 300} if density < 0.2 else {4: 0, 8: 0}
-        counts[f"w{number}"] = Counts((size,), np.dtype(np.float32), int(size * density), escapes)
-    plan = choose(counts, OPSET, tuple(schemes))
-    options: list[list[Scheme | None]] = [[None, *schemes] for _ in counts]
+        escapes = {bits: size // (5 << bits) for bits in (2, 3, 4, 6, 8)}
+        values = Values(tuple(range(1, 4 ** (number + 1))))
+        counts[f"w{number}"] = Counts((size,), np.dtype(np.float32), int(size * density), escapes, values)
+    plan = choose(counts, OPSET, tuple(codings))
+    options = [[None, *(one for one in codings if one.supports(each, OPSET))] for each in counts.values()]
     totals = []
     for assignment in product(*options):
-        used = {scheme for scheme in assignment if scheme}
-        total = protos.import_nbytes() * bool(used) + sum(protos.function_nbytes(scheme, OPSET) for scheme in used)
-        for (name, count_), scheme in zip(counts.items(), assignment, strict=True):
-            if scheme is None:
-                total += protos.tensor_nbytes(name, count_.shape, count_.dtype)
-            else:
-                total += protos.encoded_nbytes(name, scheme, count_)
+        used = {one for coding in assignment if coding for one in coding.schemes}
+        total = protos.import_nbytes() * bool(used) + sum(protos.function_nbytes(one, OPSET) for one in used)
+        for (name, each), coding in zip(counts.items(), assignment, strict=True):
+            dense = protos.tensor_nbytes(name, each.shape, each.dtype)
+            total += coding.nbytes(name, each) if coding else dense
         totals.append(total)
     assert plan.nbytes == min(totals)
-    assert {choice.scheme for choice in plan.choices if choice.scheme} == set(plan.schemes) <= schemes
+    used = {one for choice in plan.choices if choice.coding for one in choice.coding.schemes}
+    assert used == set(plan.schemes) <= {one for coding in codings for one in coding.schemes}
 
 
 def test_what_cannot_be_stored_is_refused_with_a_reason() -> None:
     counts = counts_of(
         {"none": np.zeros((0, 9), np.float32), "bf16": sparse((200, 300), 0.1, dtype=ml_dtypes.bfloat16)}
     )
-    plan = choose(counts, OPSET)
+    plan = choose(counts, OPSET, PLAIN)
     assert chosen(plan) == {"none": "dense", "bf16": "bitmask"}
     assert set(plan.choices[0].refused) == {"bitmask", "gaps4", "gaps8"}
     assert set(plan.choices[1].refused) == {"gaps4", "gaps8"}
-    old = choose(counts_of({"w": sparse((200, 300), 0.1)}), 9)
+    old = choose(counts_of({"w": sparse((200, 300), 0.1)}), 9, PLAIN)
     assert chosen(old) == {"w": "dense"}
     assert all("opset is 9" in reason for reason in old.choices[0].refused.values())
 
 
 def test_only_the_schemes_asked_for() -> None:
     counts = counts_of({"w": sparse((300, 300), 0.1)})
-    assert chosen(choose(counts, OPSET, (Bitmask(),))) == {"w": "bitmask"}
-    assert chosen(choose(counts, OPSET, (Gaps(8),))) == {"w": "gaps8"}
+    assert chosen(choose(counts, OPSET, PLAIN[:1])) == {"w": "bitmask"}
+    assert chosen(choose(counts, OPSET, PLAIN[2:])) == {"w": "gaps8"}
     assert chosen(choose(counts, OPSET, ())) == {"w": "dense"}
-    with pytest.raises(EncodeError, match="11 schemes"):
-        choose(counts, OPSET, (Bitmask(),) * 11)
+
+
+def test_with_many_schemes_nothing_is_left_to_gain_by_one() -> None:
+    """Every set is too many then; what is found has to be better than with any scheme more or less."""
+    arrays = {f"w{number}": sparse((90 * number, 100), 0.9**number, seed=number) for number in range(1, 16)}
+    arrays["few"] = np.sign(sparse((300, 300), 0.3))
+    counts = counts_of(arrays)
+    plan = choose(counts, OPSET)
+    assert plan.schemes
+    for gone in plan.schemes:
+        left = [one for one in CODINGS if set(one.schemes) <= set(plan.schemes) - {gone}]
+        assert choose(counts, OPSET, left).nbytes > plan.nbytes
+    for coding in CODINGS:
+        more = [one for one in CODINGS if set(one.schemes) <= set(plan.schemes) | set(coding.schemes)]
+        assert choose(counts, OPSET, more).nbytes == plan.nbytes
 
 
 def test_nothing_to_choose() -> None:
@@ -216,5 +233,5 @@ def test_gap_bytes_of_a_large_weight(density: float, measured: float) -> None:
     drop = np.random.default_rng(3).permutation(array.size)[round(array.size * density) :]
     array.reshape(-1)[drop] = 0
     counts = count(Array(array))
-    share = protos.encoded_nbytes("w", Gaps(4), counts) / protos.tensor_nbytes("w", array.shape, array.dtype)
+    share = Coding(Gaps(4)).nbytes("w", counts) / protos.tensor_nbytes("w", array.shape, array.dtype)
     assert share == pytest.approx(measured, abs=0.0008)

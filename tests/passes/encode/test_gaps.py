@@ -24,19 +24,24 @@ def test_codes_are_zeros_before_each_entry() -> None:
     assert parts(Gaps(4), values) == ([2 | 1 << 4], [0, 5, 7], [2, 3])
 
 
-def test_an_odd_number_of_codes_is_filled_with_a_zero_entry() -> None:
-    assert parts(Gaps(4), [0, 0, 5, 0]) == ([2], [0, 5, 0], [4])
+def test_a_code_that_fills_the_byte_moves_on_and_stores_nothing() -> None:
+    """Its value repeats the last one, so that no zero is among the values."""
+    assert parts(Gaps(4), [0, 0, 5, 0]) == ([2 | 15 << 4], [0, 5, 5], [4])
+    assert parts(Gaps(2), [0, 0, 5, 0]) == ([2 | 3 << 2 | 3 << 4 | 3 << 6], [0, 5, 5, 5, 5], [4])
 
 
-def test_a_fill_past_the_end_repeats_the_first_entry() -> None:
-    assert parts(Gaps(4), [4, 5, 6]) == ([0, 0], [0, 4, 5, 6, 4], [3])
-    assert parts(Gaps(4), [0, 0, 6]) == ([2], [0, 6, 0], [3])
+def test_a_fill_that_falls_on_an_entry_repeats_it() -> None:
+    """Position 3 + 15 - 1 is 17, which is 2 of 3."""
+    assert parts(Gaps(4), [4, 5, 6]) == ([0, 14 << 4], [0, 4, 5, 6, 6], [3])
+    assert parts(Gaps(4), [0, 0, 6]) == ([2 | 14 << 4], [0, 6, 6], [3])
+    assert parts(Gaps(4), [7, 0, 0, 0, 0, 0, 6]) == ([5 << 4], [0, 7, 6], [7])
+    assert parts(Gaps(4), [7, 8, 0, 0, 0, 0, 6]) == ([0, 4 | 14 << 4], [0, 7, 8, 6, 7], [7])
     assert parts(Gaps(8), [4, 5, 6]) == ([0, 0, 0], [0, 4, 5, 6], [3])
 
 
 def test_one_entry_alone() -> None:
-    assert parts(Gaps(4), 3) == ([0], [0, 3, 3], [])
-    assert parts(Gaps(4), [3]) == ([0], [0, 3, 3], [1])
+    assert parts(Gaps(4), 3) == ([14 << 4], [0, 3, 3], [])
+    assert parts(Gaps(4), [3]) == ([14 << 4], [0, 3, 3], [1])
     assert parts(Gaps(8), 3) == ([0], [0, 3], [])
 
 
@@ -61,12 +66,13 @@ def test_an_escape_moves_on_and_stores_nothing(gap: int, codes4: list[int], code
     values = np.zeros(gap + 1, np.float32)
     values[gap] = 9
     fill = len(codes4) % 2
-    packed = [low | high << 4 for low, high in zip(codes4[::2], [*codes4[1::2], 0], strict=False)]
-    assert parts(Gaps(4), values) == (packed, [0, 9] + [0] * fill, [gap + 1])
+    last = 14 if fill and (gap + 15) % (gap + 1) == gap else 15
+    packed = [low | high << 4 for low, high in zip(codes4[::2], [*codes4[1::2], last], strict=False)]
+    assert parts(Gaps(4), values) == (packed, [0, 9] + [9] * fill, [gap + 1])
     assert parts(Gaps(8), values) == (codes8, [0, 9], [gap + 1])
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
 @pytest.mark.parametrize("density", [0.002, 0.3])
 def test_more_than_one_chunk(bits: Any, density: float) -> None:
     rng = np.random.default_rng(7)
@@ -99,9 +105,9 @@ U8, F32, I64 = np.uint8, np.float32, np.int64
         (8, (np.array([0, 0, 0], U8), np.zeros(3, F32), np.array([9], I64))),  # the same, of two values
         (8, (np.array([0], U8), np.zeros(3, F32), np.array([9], I64))),  # more values than codes
         (8, (np.array([255, 255], U8), np.zeros(2, F32), np.array([9], I64))),  # only escapes
-        (4, (np.array([0x9], U8), np.zeros(3, F32), np.array([8], I64))),  # two past the end
-        (4, (np.array([0, 0x10], U8), np.zeros(5, F32), np.array([3], I64))),  # two past the end, at the fill
-        (4, (np.array([], U8), np.zeros(2, F32), np.array([3], I64))),  # no code for the value
+        (4, (np.array([0xEE, 0xE], U8), np.zeros(5, F32), np.array([8], I64))),  # far past the end
+        (3, (np.array([0, 0], U8), np.zeros(5, F32), np.array([30], I64))),  # bytes that no codes of 3 bits fill
+        (4, (np.array([], U8), np.zeros(3, F32), np.array([3], I64))),  # no codes for the values
         (4, (np.array([0], U8), np.zeros(0, F32), np.array([3], I64))),  # no filler
         (4, (np.array([0], U8), np.zeros((1, 3), F32), np.array([3], I64))),  # values of rank 2
         (4, (np.array([0], U8), np.zeros(3, np.int64), np.array([3], I64))),  # values of another dtype

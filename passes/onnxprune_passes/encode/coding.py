@@ -1,0 +1,114 @@
+"""How one tensor is stored: an index scheme, and a value scheme or the values as they are.
+
+In the graph that is the node of the index scheme; its input `values` is an initializer, or comes from the node of the
+value scheme before it. The parts are named after the tensor: "fc1.weight.gaps", "fc1.weight.codes", and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import helper
+
+from ..arrays import NDArray, TensorSource
+from . import protos
+from .counts import Counts, counts_of
+from .functions import DOMAIN
+from .limits import Support
+from .scheme import SPARE, VALUES, Decodable, Encoded, Layout, Scheme, ValueScheme
+
+
+@dataclass(frozen=True)
+class Coding:
+    """Where the kept entries lie (`index`) and what they are (`values`; None: as they are)."""
+
+    index: Scheme
+    values: ValueScheme | None = None
+
+    @property
+    def name(self) -> str:
+        """`gaps4`, `gaps4+codes8` and so on: what reports say."""
+        return self.index.name if self.values is None else f"{self.index.name}+{self.values.name}"
+
+    @property
+    def schemes(self) -> tuple[Decodable, ...]:
+        """Those whose functions the model needs."""
+        return (self.index,) if self.values is None else (self.values, self.index)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Ends of the initializers' names, in the order of `layout`, `encode` and `decode`."""
+        if self.values is None:
+            return self.index.suffixes
+        return (*(suffix for suffix in self.index.suffixes if suffix != VALUES), *self.values.suffixes)
+
+    def part_names(self, weight: str) -> tuple[str, ...]:
+        """Names of the initializers of an encoded weight."""
+        return tuple(f"{weight}.{suffix}" for suffix in self.suffixes)
+
+    def _zeros(self, counts: Counts) -> bool:
+        return self.index.stores_zeros and counts.kept < counts.size
+
+    def supports(self, counts: Counts, opset: int) -> Support:
+        """Whether a model of this ai.onnx opset can store such a tensor so."""
+        support = self.index.supports(counts.shape, counts.dtype, opset)
+        if support and self.values is not None:
+            return self.values.supports(counts, opset, zeros=self._zeros(counts))
+        return support
+
+    def layout(self, counts: Counts) -> tuple[Layout, ...]:
+        """What `encode` would build for such a tensor."""
+        whole = self.index.layout(counts)
+        if self.values is None:
+            return whole
+        place = self.index.suffixes.index(VALUES)
+        length = whole[place].shape[0]
+        return (*whole[:place], *whole[place + 1 :], *self.values.layout(counts, length, zeros=self._zeros(counts)))
+
+    def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
+        """Store a tensor; see `Scheme.encode`."""
+        counts = counts_of(source, counts)
+        found = self.index.encode(source, counts)
+        if self.values is None:
+            return found
+        place = self.index.suffixes.index(VALUES)
+        values = self.values.encode(found.inputs[place], counts, zeros=self._zeros(counts))
+        inputs = (*found.inputs[:place], *found.inputs[place + 1 :], *values)
+        return Encoded(self.name, inputs, found.shape, found.dtype)
+
+    def decode(self, tensors: Sequence[NDArray]) -> NDArray:
+        """The tensor. Raises EncodeError when its parts do not fit together."""
+        if self.values is None:
+            return self.index.decode(tensors)
+        place = self.index.suffixes.index(VALUES)
+        own = len(self.index.suffixes) - 1
+        values = self.values.decode(tensors[own:])
+        return self.index.decode((*tensors[:place], values, *tensors[place:own]), SPARE)
+
+    def data_type(self, parts: Sequence[int]) -> int:
+        """The ONNX element type of the tensor, from those of its parts."""
+        own = len(self.index.suffixes) - 1
+        return parts[self.index.suffixes.index(VALUES)] if self.values is None else self.values.data_type(parts[own:])
+
+    def nodes(self, weight: str) -> tuple[onnx.NodeProto, ...]:
+        """The nodes that compute a weight from its parts; they have no names, the last has the weight as output."""
+        names = dict(zip(self.suffixes, self.part_names(weight), strict=True))
+        made = f"{weight}.{VALUES}"
+        index = [names.get(suffix, made) for suffix in self.index.suffixes]
+        last = helper.make_node(self.index.op_type, index, [weight], domain=DOMAIN)
+        if self.values is None:
+            return (last,)
+        values = [names[suffix] for suffix in self.values.suffixes]
+        return helper.make_node(self.values.op_type, values, [made], domain=DOMAIN), last
+
+    def initializers(self, weight: str, encoded: Encoded) -> tuple[onnx.TensorProto, ...]:
+        """The initializers of an encoded weight."""
+        return tuple(map(protos.tensor_proto, self.part_names(weight), encoded.inputs))
+
+    def nbytes(self, weight: str, counts: Counts) -> int:
+        """Bytes that such a weight adds to a graph: its initializers and its nodes."""
+        parts = zip(self.part_names(weight), self.layout(counts), strict=True)
+        tensors = sum(protos.tensor_nbytes(name, part.shape, part.dtype) for name, part in parts)
+        return tensors + sum(protos.node_nbytes(node) for node in self.nodes(weight))

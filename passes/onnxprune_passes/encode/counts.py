@@ -1,0 +1,172 @@
+"""What the size of a tensor's encodings depends on, counted in one pass over its chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..arrays import NDArray, TensorSource, bits_of
+from ..errors import EncodeError
+from .limits import require_encodable
+
+GAP_BITS = (2, 3, 4, 6, 8)
+"""Widths of a gap code that `count` counts escapes for; a code of b bits has the escape 2^b - 1."""
+
+MAX_DISTINCT = 256
+"""A tensor with more distinct values gets no codebook."""
+
+_FLOAT32 = np.dtype(np.float32)
+_NARROW = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+
+
+@dataclass(frozen=True)
+class Values:
+    """What is known of the kept entries of a tensor.
+
+    Attributes:
+        distinct: their bit patterns in ascending order; None when there are more than `MAX_DISTINCT`, or not counted.
+        exponents: of float32 the number of entries at each biased exponent (0 to 255); empty for other dtypes.
+        denormal: some entry of exponent 0 is not -0.0.
+        narrow: names of the narrower dtypes that hold every entry exactly: float16, bfloat16.
+    """
+
+    distinct: tuple[int, ...] | None = None
+    exponents: tuple[int, ...] = ()
+    denormal: bool = False
+    narrow: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the size of a tensor's encodings depends on.
+
+    Attributes:
+        shape: dims of the tensor.
+        dtype: dtype of its entries.
+        kept: entries whose bit pattern is not zero.
+        escapes: width of a gap code in bits → escapes that the tensor's gaps need at that width.
+        values: what is known of the kept entries.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    kept: int
+    escapes: Mapping[int, int]
+    values: Values = field(default_factory=Values)
+
+    @property
+    def size(self) -> int:
+        """Entries of the tensor."""
+        return math.prod(self.shape)
+
+
+def kept_runs(source: TensorSource) -> Iterator[tuple[NDArray, NDArray]]:
+    """The kept entries of each chunk that has any.
+
+    Yields (gaps, entries), equally long: uint32, how many zeros lie between this kept entry and the one before it (in
+    whatever chunk), or the start of the tensor; and the entries themselves, in the tensor's dtype.
+    """
+    zeros = 0
+    for chunk in source.chunks():
+        kept = np.flatnonzero(bits_of(chunk) != 0)
+        if kept.size:
+            yield (np.diff(kept, prepend=-1 - zeros) - 1).astype(np.uint32), chunk[kept]
+            zeros = chunk.size - 1 - int(kept[-1])
+        else:
+            zeros += chunk.size
+
+
+def count(source: TensorSource) -> Counts:
+    """Count, in one pass, what the encoded size of a tensor depends on.
+
+    Raises EncodeError for a tensor that `encode` refuses, unless it is one without entries.
+    """
+    if source.size:
+        require_encodable("count", source)
+    total = 0
+    escapes = dict.fromkeys(GAP_BITS, 0)
+    values = _ValueCounter(source.dtype)
+    for gaps, entries in kept_runs(source):
+        total += entries.size
+        for bits in GAP_BITS:
+            escape = np.uint32(2**bits - 1)
+            gaps = gaps[gaps >= escape]
+            if not gaps.size:
+                break
+            escapes[bits] += int(np.sum(gaps // escape, dtype=np.int64))
+        values.add(entries)
+    return Counts(source.shape, source.dtype, total, escapes, values.found())
+
+
+class _ValueCounter:
+    """Gathers `Values` chunk by chunk; what has turned out not to hold is not looked at again."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._distinct: NDArray | None = np.empty(0, f"u{dtype.itemsize}")
+        self._exponents = np.zeros(256 if dtype == _FLOAT32 else 0, np.int64)
+        self._denormal = False
+        self._narrow = list(_NARROW) if dtype == _FLOAT32 else []
+
+    def add(self, entries: NDArray) -> None:
+        """Take in the kept entries of one chunk."""
+        bits = bits_of(entries)
+        if self._distinct is not None:
+            self._distinct = _merged(self._distinct, bits)
+        if self._exponents.size:
+            exponents = np.bincount((bits >> np.uint32(23)) & np.uint32(255), minlength=256)
+            self._exponents += exponents
+            if exponents[0] and not self._denormal:
+                self._denormal = bool(np.any((bits & np.uint32(0x7F800000) == 0) & (bits & np.uint32(0x7FFFFFFF) != 0)))
+        self._narrow = [narrow for narrow in self._narrow if exact_in(entries, narrow)]
+
+    def found(self) -> Values:
+        """What was found in all chunks."""
+        distinct = None if self._distinct is None else tuple(self._distinct.tolist())
+        names = tuple(dtype.name for dtype in self._narrow)
+        return Values(distinct, tuple(self._exponents.tolist()), self._denormal, names)
+
+
+def _merged(known: NDArray, bits: NDArray) -> NDArray | None:
+    """`known` bit patterns (sorted) and those of `bits`; None when they are too many."""
+    if known.size:
+        place = np.minimum(np.searchsorted(known, bits), known.size - 1)
+        bits = bits[known[place] != bits]
+        if not bits.size:
+            return known
+    merged = np.union1d(known, bits[:4096])
+    if merged.size <= MAX_DISTINCT and bits.size > 4096:
+        merged = np.union1d(merged, bits)
+    return merged if merged.size <= MAX_DISTINCT else None
+
+
+def exact_in(entries: NDArray, narrow: np.dtype[Any]) -> bool:
+    """Whether every float32 of `entries` comes back from the dtype `narrow` bit for bit; a NaN never does."""
+    if narrow.name == "bfloat16":
+        return not np.any(bits_of(entries) & np.uint32(0xFFFF)) and not np.any(np.isnan(entries))
+    if entries.size > 4096 and not exact_in(entries[:4096], narrow):
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        back = entries.astype(narrow).astype(np.float32)
+    return np.array_equal(bits_of(back), bits_of(entries)) and not np.any(np.isnan(entries))
+
+
+def counts_of(source: TensorSource, counts: Counts | None) -> Counts:
+    """`counts`, or new ones when there are none. Raises EncodeError when they speak of another shape or dtype."""
+    if counts is None:
+        return count(source)
+    if (counts.shape, counts.dtype) != (source.shape, source.dtype):
+        raise EncodeError(
+            f"counts of a {counts.dtype} tensor {list(counts.shape)} do not fit a {source.dtype} one "
+            f"{list(source.shape)}; count again"
+        )
+    return counts
+
+
+def changed() -> EncodeError:
+    """The error for a tensor that does not hold what was counted."""
+    return EncodeError("the tensor does not hold what was counted in it; count and encode the same values")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,11 +211,15 @@ def test_onnxruntime_gives_every_byte_of_every_coding_back() -> None:
     assert_decoded(weights, 17)
 
 
-def round_trips(number: int) -> Any:
+def round_trips(number: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """What makes a test of `number` random tensors, 100 to a session."""
     slow = [HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large]
     every = settings(max_examples=number // 100, deadline=None, suppress_health_check=slow)
-    return lambda test: every(given(arrays=st.lists(random_tensors(), min_size=100, max_size=100))(test))
+
+    def decorated(test: Callable[..., None]) -> Callable[..., None]:
+        return every(given(arrays=st.lists(random_tensors(), min_size=100, max_size=100))(test))
+
+    return decorated
 
 
 def one_coding_each(arrays: list[NDArray], opset: int) -> list[tuple[Coding, NDArray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,15 @@ def test_a_real_model(corpus_path: Path, run: Run, encoding: Any) -> None:
     if same_graph:
         assert run(pruned, feeds, ON) == outputs
     run(encoded.model, feeds, OFF)
+
+
+def test_a_network_with_shared_weights_is_smaller_than_in_its_own_format() -> None:
+    """Deep Compression's SqueezeNet: 675,763 bytes in Han's own format; see docs/benchmarks/encoded_size.md."""
+    folder = os.environ.get("ONNXPRUNE_DATA")
+    if folder is None:
+        pytest.skip("ONNXPRUNE_DATA is not set: no models to read")
+    model = load(Path(folder) / "models" / "squeezenet_v1.0_deepcompressed.onnx")
+    encoded = encode_model(model)
+    assert to_proto(encoded.model).ByteSize() <= 640_000
+    dense = densify(encoded.model)
+    assert all(dense.initializers[key].tobytes() == array.tobytes() for key, array in model.initializers.items())

@@ -88,6 +88,7 @@ def _files_and_links(
     made = {
         "original": None if products.was_encoded else products.original,
         "pruned": products.pruned.model,
+        "folded": products.folded.model,
         "shrunk": products.shrunk.model,
         "dense": _dense(products),
         "encoded": products.encoded.model,
@@ -98,9 +99,11 @@ def _files_and_links(
         if model is not None and id(model) not in known:
             known[id(model)] = save(model, folder / f"{name}.onnx")
         files[name] = known[id(model)]
+    before_shrinking = "pruned" if products.folded.model is products.pruned.model else "folded"
     links = (
         Link("original", "pruned", checked=False),
-        Link("pruned", "shrunk"),
+        Link("pruned", "folded"),
+        Link(before_shrinking, "shrunk"),
         Link("shrunk", "dense"),
         Link("dense", "encoded", exact=True),
         Link("original", "encoded", checked=False),

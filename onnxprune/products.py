@@ -1,12 +1,14 @@
-"""The models a run makes, each from the one before: load, prune, shrink, encode."""
+"""The models a run makes, each from the one before: load, prune, fold, shrink, encode."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxprune_passes.channels import PruneChannels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.encode import EncodedModel, densify, encode_model
+from onnxprune_passes.fold import FoldBatchNorm, RemoveNoOps, RemoveUnused
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.masks import Masks, apply_masks
 from onnxprune_passes.model import Model
@@ -28,15 +30,34 @@ class Products:
         original: the input, made dense where it was encoded.
         was_encoded: whether it was.
         pruned: after masks, channel and magnitude pruning; the same shapes.
-        shrunk: after the removal of dead neurons; the same State when nothing was removed.
+        folded: after BatchNormalization went into the weights; the same State when that was not asked for.
+        shrunk: after the removal of dead neurons and of what else is not needed; the same State when not asked for.
         encoded: how the shrunk model is stored.
     """
 
     original: Model
     was_encoded: bool
     pruned: State
+    folded: State
     shrunk: State
     encoded: EncodedModel
+
+
+_NOTHING = {
+    "fold-batch-norm": "no BatchNormalization that may go",
+    "remove-dead-neurons": "no dead neurons that may go",
+}
+"""What is said of a pass that the user asked for, when it did nothing."""
+
+
+def fold_passes(options: PruneOptions) -> tuple[Pass, ...]:
+    """What runs between pruning and shrinking with `--fold`, in this order; outputs move by rounding."""
+    return (RemoveNoOps(), FoldBatchNorm(keep_inputs=options.keep_inputs))
+
+
+def shrink_passes(_options: PruneOptions) -> tuple[Pass, ...]:
+    """What runs before encoding, in this order, unless `--no-shrink` says otherwise; all of it exact."""
+    return (RemoveNoOps(), RemoveDeadNeurons(), RemoveUnused())
 
 
 def make(options: PruneOptions, steps: Steps) -> Products:
@@ -46,13 +67,17 @@ def make(options: PruneOptions, steps: Steps) -> Products:
         original = densify(stored)
     with steps.step("prune"):
         pruned = _pruned(original, options)
-    shrunk = pruned
+    folded = pruned
+    if options.fold:
+        with steps.step("fold"):
+            folded = _after(fold_passes(options), pruned)
+    shrunk = folded
     if options.shrink:
         with steps.step("shrink"):
-            shrunk = _noted(RemoveDeadNeurons(), pruned, "no dead neurons that may go")
+            shrunk = _after(shrink_passes(options), folded)
     with steps.step("encode"):
         encoded = encode_model(shrunk.model, options.encode, keep_inputs=options.keep_inputs)
-    return Products(original, original is not stored, pruned, shrunk, encoded)
+    return Products(original, original is not stored, pruned, folded, shrunk, encoded)
 
 
 def smaller_model(original: Model, options: PruneOptions) -> Model:
@@ -126,6 +151,13 @@ def _masked(model: Model, path: str | None) -> State:
 def _nothing_to_prune(model: Model, options: PruneOptions) -> str:
     found = bool(find_weights(model, embeddings=options.embeddings))
     return f"nothing to prune: {'the selected weights are sparse enough already' if found else 'there are no weights'}"
+
+
+def _after(passes: Sequence[Pass], state: State) -> State:
+    """The state after `passes`."""
+    for one in passes:
+        state = _noted(one, state, _NOTHING[one.name]) if one.name in _NOTHING else one(state)
+    return state
 
 
 def _noted(one: Pass, state: State, nothing: str) -> State:

@@ -1,4 +1,4 @@
-"""The whole job: load, prune, shrink, encode, stage, verify, and only then the file gets its name."""
+"""The whole job: load, prune, fold, shrink, encode, stage, verify, and only then the file gets its name."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ from .serialize import write_json
 from .steps import Progress, Steps, silent
 
 _MAY_GROW = 0.01
-_MOST_STEPS = 17
-"""Load, prune, shrink, encode, write, choose inputs, decode three times, and five models at two levels less one."""
+_MOST_STEPS = 20
+"""Load, prune, fold, shrink, encode, write, choose inputs, decode three times; six models at two levels less two."""
+
+
+_FIXES = {"-> folded": "--no-fold", "-> shrunk": "--no-shrink"}
+"""What leaves out a step that missed its tolerance; --encode dense the one that is not named."""
 
 
 def prune_file(options: PruneOptions, progress: Progress = silent) -> Report:
@@ -141,9 +145,9 @@ def _report(options: PruneOptions, products: Products, staged: Staged, checked: 
 def _summed_up(problems: tuple[str, ...]) -> str:
     """One line for what a check found, with what can be done about it."""
     first = problems[0]
-    fix = "--no-shrink leaves that step out" if first.startswith("pruned ->") else "--encode dense leaves that step out"
+    option = next((fix for step, fix in _FIXES.items() if step in first.partition(":")[0]), "--encode dense")
     more = f" (and {len(problems) - 1} more, see --json)" if len(problems) > 1 else ""
-    return f"{first}{more}; {fix}"
+    return f"{first}{more}; {option} leaves that step out"
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         only: globs of the initializers to prune; all prunable ones when empty.
         skip: globs of initializers to leave alone; wins over `only`.
         embeddings: embedding tables are prunable too.
-        shrink: remove dead neurons.
+        fold: BatchNormalization goes into the weights before it; moves answers by rounding.
+        shrink: remove dead neurons, and nodes and tensors that are not needed; without it shapes and nodes stay.
         encode: how pruned tensors are stored.
         keep_inputs: initializers that are graph inputs stay so, hence dense.
         data: what to verify on, and with labels to measure accuracy on: an `.npz` file, a folder of class folders of
@@ -107,6 +108,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     embeddings: bool = False
+    fold: bool = False
     shrink: bool = True
     encode: Scheme = "auto"
     keep_inputs: bool = False
@@ -189,6 +191,8 @@ def resolved(options: PruneOptions) -> PruneOptions:
     if options.data_option and options.data is None:
         raise SelectionError("--data-option has no meaning without --data: give that too, or leave it out")
     _check_channels(options)
+    if options.fold and not options.shrink:
+        raise SelectionError("--fold takes nodes away and --no-shrink keeps them all: give one of them")
     changes: dict[str, Any] = {"output": options.output or default_output(options.model)}
     if options.mode == "sparsity":
         changes["sparsity"] = 0.5 if options.sparsity is None else options.sparsity

@@ -4,7 +4,8 @@ Every model is loaded once for each level of graph optimisation, one session aft
 
     original ── measured ──> output          what pruning did to the answers, and to the accuracy
     original ── measured ──> pruned
-    pruned ── within tolerance ──> shrunk
+    pruned ── within tolerance ──> folded    with --fold only
+    folded ── within tolerance ──> shrunk
     shrunk ── within tolerance ──> dense     only where encoding changed the graph (another opset, fewer inputs)
     dense ── equal ──> encoded               with optimisations off within tolerance: nothing is prepacked there
 

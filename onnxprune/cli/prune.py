@@ -48,7 +48,14 @@ onnxprune model.onnx --recipe recipe.yaml
 @click.option("--only", multiple=True, metavar="GLOB", help="Prune only weights with such names.")
 @click.option("--skip", multiple=True, metavar="GLOB", help="Leave weights with such names alone; wins over --only.")
 @click.option("--embeddings/--no-embeddings", default=None, help="Prune embedding tables too.  [default: no]")
-@click.option("--shrink/--no-shrink", default=None, help="Remove dead neurons by rewriting shapes.  [default: yes]")
+@click.option(
+    "--fold/--no-fold", default=None, help="BatchNormalization goes into the weights before it.  [default: no]"
+)
+@click.option(
+    "--shrink/--no-shrink",
+    default=None,
+    help="Remove dead neurons by rewriting shapes, and nodes that do nothing.  [default: yes]",
+)
 @click.option(
     "--encode",
     type=click.Choice(["auto", "dense", "coo", "gaps", "bitmask"]),

@@ -1,0 +1,185 @@
+"""`--fold`, and what shrinking takes out beside dead neurons, from the command line and from recipes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper
+from onnxprune_passes.errors import SelectionError
+from onnxprune_passes.pipeline import State
+
+import onnxprune.products
+from onnxprune.cli.main import cli
+from onnxprune.prune import prune_file
+from onnxprune.recipe import PruneOptions, options_from
+from onnxprune.report import Report
+
+NET = """<ir_version: 8, opset_import: ["": 17]>
+g (float[N,3,8,8] x{inputs}) => (float[N,10] y) {{
+  i = Identity(x) a = Conv<pads=[1,1,1,1]>(i, w1) b = BatchNormalization(a, s, o, m, v) c = Relu(b) d = Dropout(c)
+  e = Conv(d, w2, b2) f = Flatten(e) y = Gemm<transB=1>(f, w3) unused = Neg(c)
+}}"""
+
+
+@pytest.fixture
+def conv_net(tmp_path: Path) -> Path:
+    return _written(tmp_path / "net.onnx")
+
+
+def _written(path: Path, inputs: str = "") -> Path:
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(NET.format(inputs=inputs))
+    shapes = {"w1": (16, 3, 3, 3), "w2": (4, 16, 3, 3), "b2": (4,), "w3": (10, 144), "s": (16,), "o": (16,), "m": (16,)}
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays |= {"v": rng.uniform(0.5, 2, 16).astype(np.float32), "spare": rng.standard_normal(100).astype(np.float32)}
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    onnx.save(proto, str(path))
+    return path
+
+
+def _prune(net: Path, **given: Any) -> Report:
+    values = {name.replace("_", "-"): value for name, value in given.items()}
+    return prune_file(options_from(str(net), {"quiet": True, "output": str(net.with_name("out.onnx")), **values}))
+
+
+def _ops(net: Path) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load(str(net.with_name("out.onnx"))).graph.node)
+
+
+def _steps(report: Report) -> list[tuple[str, str, str]]:
+    return [(one.before, one.after, one.wanted) for one in report.comparisons if one.optimizations == "off"]
+
+
+def test_folding_is_asked_for(conv_net: Path) -> None:
+    report = _prune(conv_net, encode="dense")
+    assert report.verified
+    assert not report.recipe.fold
+    assert _ops(conv_net)["BatchNormalization"] == 1
+    assert _steps(report) == [
+        ("original", "pruned", "measured"),
+        ("pruned", "shrunk", "within tolerance"),
+        ("original", "encoded", "measured"),
+    ]
+
+
+def test_folding_is_a_step_with_a_tolerance_of_its_own(conv_net: Path) -> None:
+    report = _prune(conv_net, fold=True, encode="dense")
+    assert (report.status, report.verified) == ("done", True)
+    assert _steps(report) == [
+        ("original", "pruned", "measured"),
+        ("pruned", "folded", "within tolerance"),
+        ("folded", "shrunk", "within tolerance"),
+        ("original", "encoded", "measured"),
+    ]
+    folding = next(one for one in report.comparisons if one.after == "folded")
+    assert 0 < (folding.outputs[0].max_error or 0) <= 1e-5
+    assert _ops(conv_net) == {"Conv": 2, "Relu": 1, "Flatten": 1, "Gemm": 1}
+    assert "fold-batch-norm: folded 1 of 1 BatchNormalizations into w1" in [
+        f"{note.by}: {note.summary}" for note in report.changes
+    ]
+    assert "fold" in report.seconds
+    assert report.layers[0].parameters_before == report.layers[0].parameters_after == 16 * 27
+
+
+def test_nothing_to_fold_is_said(net: Path) -> None:
+    said = {note.summary for note in _prune(net, fold=True).changes}
+    assert "no BatchNormalization that may go" in said
+    assert "no BatchNormalization that may go" not in {note.summary for note in _prune(net).changes}
+
+
+def test_shrinking_takes_out_what_is_not_needed(conv_net: Path) -> None:
+    report = _prune(conv_net, encode="dense")
+    assert _ops(conv_net) == {"Conv": 2, "BatchNormalization": 1, "Relu": 1, "Flatten": 1, "Gemm": 1}
+    assert "spare" not in {tensor.name for tensor in onnx.load(str(conv_net.with_name("out.onnx"))).graph.initializer}
+    assert {"remove-no-ops", "remove-dead-neurons", "remove-unused"} <= {note.by for note in report.changes}
+
+
+def test_without_shrinking_every_node_and_tensor_stays(conv_net: Path) -> None:
+    report = _prune(conv_net, shrink=False, encode="dense")
+    before, after = onnx.load(str(conv_net)).graph, onnx.load(str(conv_net.with_name("out.onnx"))).graph
+    assert list(after.node) == list(before.node)
+    assert [(one.name, list(one.dims)) for one in after.initializer] == [
+        (one.name, list(one.dims)) for one in before.initializer
+    ]
+    assert {note.by for note in report.changes} == {"magnitude-prune"}
+    with pytest.raises(SelectionError, match="--fold takes nodes away and --no-shrink keeps them all"):
+        _prune(conv_net, shrink=False, fold=True)
+
+
+def test_inputs_that_a_caller_may_set_stay_with_keep_inputs(tmp_path: Path) -> None:
+    net = _written(tmp_path / "net.onnx", ", float[16] s")
+    assert _prune(net, fold=True, encode="dense").verified
+    assert _ops(net)["BatchNormalization"] == 0
+    report = _prune(net, fold=True, keep_inputs=True, encode="dense")
+    assert _ops(net)["BatchNormalization"] == 1
+    assert [left.by for left in report.skips if "set by the caller" in left.reason] == ["fold-batch-norm"]
+
+
+def test_the_order_of_the_passes() -> None:
+    options = options_from("m.onnx", {"fold": True})
+    assert [one.name for one in onnxprune.products.fold_passes(options)] == ["remove-no-ops", "fold-batch-norm"]
+    assert [one.name for one in onnxprune.products.shrink_passes(options)] == [
+        "remove-no-ops",
+        "remove-dead-neurons",
+        "remove-unused",
+    ]
+
+
+@dataclass(frozen=True)
+class _Breaks:
+    """Stands in for folding and changes what the model computes."""
+
+    keep_inputs: bool
+    name: str = "fold-batch-norm"
+
+    def __call__(self, state: State) -> State:
+        bias = state.model.initializers["b2"]
+        return State(state.model.with_initializers({"b2": bias + np.float32(0.1)}), state.masks, state.log)
+
+
+def test_folding_that_moves_the_answers_is_refused(conv_net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxprune.products, "FoldBatchNorm", _Breaks)
+    report = _prune(conv_net, fold=True)
+    assert (report.status, report.output) == ("failed", None)
+    assert report.error is not None
+    assert "pruned -> folded: output y" in report.error
+    assert "--no-fold leaves that step out" in report.error
+
+
+def test_the_command_line_and_recipes_take_it(conv_net: Path, tmp_path: Path) -> None:
+    out, recipe = conv_net.with_name("out.onnx"), tmp_path / "recipe.yaml"
+    runner = CliRunner()
+    assert runner.invoke(cli, [str(conv_net), "-o", str(out), "--fold"], catch_exceptions=False).exit_code == 0
+    assert _ops(conv_net)["BatchNormalization"] == 0
+    recipe.write_text("fold: true\n")
+    arguments = [str(conv_net), "-o", str(out), "--recipe", str(recipe)]
+    assert runner.invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    assert _ops(conv_net)["BatchNormalization"] == 0
+    assert runner.invoke(cli, [*arguments, "--no-fold"], catch_exceptions=False).exit_code == 0
+    assert _ops(conv_net)["BatchNormalization"] == 1
+    assert runner.invoke(cli, [str(conv_net), "-o", str(out), "--fold", "--no-shrink"]).exit_code == 2
+
+
+def test_masks_are_those_of_the_input(conv_net: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks.npz"
+    _prune(conv_net, fold=True, sparsity=0.5, save_masks=str(masks))
+    again = prune_file(
+        PruneOptions(
+            model=str(conv_net),
+            masks=str(masks),
+            sparsity=0.5,
+            fold=True,
+            output=str(tmp_path / "again.onnx"),
+            quiet=True,
+        )
+    )
+    assert again.verified
+    assert (tmp_path / "again.onnx").read_bytes() == conv_net.with_name("out.onnx").read_bytes()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import IN_FILE, OUT_FILE, Examples, debug_option
+from .options import IN_FILE, OUT_FILE, Examples, data_options, debug_option
 
 _EXAMPLES = """onnxprune sensitivity model.onnx --data test.npz
 onnxprune sensitivity model.onnx --data test.npz --densities 1,0.5,0.2,0.1 --max-drop 0.005 --plot curves.svg
@@ -15,9 +15,7 @@ onnxprune sensitivity model.onnx --data test.npz --groups --jobs 4"""
 
 @click.command(cls=Examples, epilog=_EXAMPLES, short_help="Measure how far each layer can be pruned by itself.")
 @click.argument("model", type=IN_FILE, metavar="MODEL.onnx")
-@click.option(
-    "--data", required=True, metavar="DATA", help="Samples: X.npz with arrays named as the inputs, and labels."
-)
+@data_options("Samples, with labels: X.npz, FOLDER or module:function.", required=True)
 @click.option(
     "--metric", default="accuracy", metavar="NAME", help="accuracy, top5, mse or module:function.  [default: accuracy]"
 )
@@ -31,7 +29,7 @@ onnxprune sensitivity model.onnx --data test.npz --groups --jobs 4"""
     metavar="D",
     help="Suggest, for each layer, the sparsest point that is at most D worse, in the metric's unit.  [default: 0.01]",
 )
-@click.option("--samples", type=int, metavar="N", help="Measure on the first N samples.  [default: all]")
+@click.option("--samples", type=int, metavar="N", help="Measure on N samples, spread evenly.  [default: all]")
 @click.option(
     "--batch", type=int, metavar="N", help="Samples a batch, where the model leaves that open.  [default: 64]"
 )

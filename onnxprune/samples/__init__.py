@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from onnxprune.samples.arrays import ArraySamples, samples_from_npz
-from onnxprune.samples.base import Samples, batch_size_of
+from onnxprune.samples.base import Samples, batch_size_of, spread
 from onnxprune.samples.feeds import feeds_from_data, feeds_from_samples, first_sample
 from onnxprune.samples.options import DataOptions, data_options_from
-from onnxprune.samples.read import read_pair, read_samples
+from onnxprune.samples.read import read_measured, read_pair, read_samples
 
 __all__ = [
     "ArraySamples",
@@ -17,7 +17,9 @@ __all__ = [
     "feeds_from_data",
     "feeds_from_samples",
     "first_sample",
+    "read_measured",
     "read_pair",
     "read_samples",
     "samples_from_npz",
+    "spread",
 ]

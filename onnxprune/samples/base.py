@@ -40,6 +40,11 @@ class Samples(Protocol):
         ...
 
 
+def spread(total: int, count: int) -> NDArray[np.int64]:
+    """At most `count` of `total` rows, evenly spread, since folders of classes come sorted; int64, ascending."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
+
+
 def batch_size_of(specs: Sequence[TensorSpec]) -> int | None:
     """How many samples a model takes at once: its fixed first axis where all inputs agree, None where it is free."""
     sizes = {spec.shape[0] for spec in specs if spec.shape}

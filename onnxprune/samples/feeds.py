@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.feeds import BATCH_SIZE, Feeds, feeds_from_npz
 from onnxprune.feeds.npz import class_labels
 from onnxprune.runtime import TensorSpec
-from onnxprune.samples.base import Samples, batch_size_of
+from onnxprune.samples.base import Samples, batch_size_of, spread
 from onnxprune.samples.options import data_options_from
 from onnxprune.samples.read import pair_from
 
@@ -46,10 +46,9 @@ def feeds_from_samples(samples: Samples, specs: Sequence[TensorSpec], count: int
     """At most `count` samples, spread evenly, in batches of the size that the model takes; repeated to fill one."""
     fixed = batch_size_of(specs)
     size = fixed or min(BATCH_SIZE, count)
-    taken = min(count, len(samples))
-    rows = np.linspace(0, len(samples) - 1, taken).round().astype(np.int64)
+    rows = spread(len(samples), count)
     if fixed is not None:
-        rows = np.resize(rows, max(taken - taken % size, size))
+        rows = np.resize(rows, max(len(rows) - len(rows) % size, size))
     cuts = [rows[start : start + size] for start in range(0, len(rows), size)]
     batches, labels = zip(*(samples.batch(cut) for cut in cuts), strict=True)
     classes = [class_labels(one) for one in labels]

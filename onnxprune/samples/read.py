@@ -37,6 +37,12 @@ def read_pair(spec: str, specs: Sequence[TensorSpec], options: Sequence[str] = (
     return pair_from(spec, specs, data_options_from(options))
 
 
+def read_measured(spec: str, specs: Sequence[TensorSpec], options: Sequence[str] = ()) -> Samples:
+    """The samples that a model is measured on: those to validate on where there are such, else all."""
+    samples, held_out = read_pair(spec, specs, options)
+    return samples if held_out is None else held_out
+
+
 def pair_from(spec: str, specs: Sequence[TensorSpec], options: DataOptions) -> tuple[Samples, Samples | None]:
     """The same as `read_pair` with parsed options."""
     path = Path(spec)

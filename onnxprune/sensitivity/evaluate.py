@@ -11,14 +11,18 @@ from onnxprune_passes.errors import DataError
 
 from ..metrics import metric_from
 from ..runtime import Array, Session, open_session, run
-from ..samples import Samples, batch_size_of, read_samples
+from ..samples import Samples, batch_size_of, read_measured, spread
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured: samples `rows` of `data`, `batch` at a time, output `output` against the labels by `metric`."""
+    """What is measured: `rows` of the samples of `data`, spread evenly, `batch` at a time, `output` against the labels.
+
+    `data_options` say how `data` is read.
+    """
 
     data: str
+    data_options: tuple[str, ...]
     metric: str
     output: str | None
     rows: int | None
@@ -50,11 +54,12 @@ class Evaluator:
             if not names:
                 raise DataError(f"{dense}: the model has no output that can be measured")
             self._output = task.output or names[0]
-            self._samples: Samples = read_samples(task.data, session.inputs)
+            self._samples: Samples = read_measured(task.data, session.inputs, task.data_options)
             self._batch = batch_size_of(session.inputs) or task.batch
-            self.count = min(len(self._samples), task.rows or len(self._samples))
+            self._rows = spread(len(self._samples), task.rows or len(self._samples))
             if batch_size_of(session.inputs) is not None:
-                self.count -= self.count % self._batch
+                self._rows = self._rows[: len(self._rows) - len(self._rows) % self._batch]
+            self.count = len(self._rows)
             if self.count == 0:
                 raise DataError(f"{task.data}: {len(self._samples)} samples, fewer than one batch of {self._batch}")
             self._answers: list[Array] = []
@@ -73,8 +78,7 @@ class Evaluator:
 
     def _outputs(self, session: Session) -> Iterator[tuple[Array, Array | None]]:
         for start in range(0, self.count, self._batch):
-            rows = np.arange(start, min(start + self._batch, self.count))
-            feeds, labels = self._samples.batch(rows)
+            feeds, labels = self._samples.batch(self._rows[start : start + self._batch])
             yield run(session, feeds)[self._output], labels
 
 

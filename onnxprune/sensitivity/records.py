@@ -20,14 +20,15 @@ class SensitivityOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     Attributes:
         model: the model's path.
-        data: where samples come from (see `onnxprune.samples.read_samples`).
+        data: where samples come from (see `onnxprune.samples.read_measured`).
+        data_option: "KEY=VALUE" each: how `data` is read.
         metric: "accuracy", "top5", "mse" or "module:function".
         densities: the densities to measure, each 0 < density ≤ 1.
         groups: measure coupled groups of channels too.
         only, skip: globs over the keys of the weights; `skip` wins.
         max_drop: how much worse than the dense model a layer alone may make the metric, in the metric's own unit; the
             suggestions are for it.
-        samples: how many samples to measure on, the first ones; all when None.
+        samples: how many samples to measure on, spread evenly; all when None.
         batch: samples a batch where the model's first axis is dynamic.
         output: name of the output that is measured; the first when None.
         jobs: processes; one per core when None.
@@ -38,6 +39,7 @@ class SensitivityOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     model: str
     data: str
+    data_option: tuple[str, ...] = ()
     metric: str = "accuracy"
     densities: tuple[Density, ...] = DENSITIES
     groups: bool = False

@@ -47,7 +47,7 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress = silent
     """
     start = time.perf_counter()
     target = Path(options.json or default_json(options.model))
-    task = Task(options.data, options.metric, options.output, options.samples, options.batch)
+    task = Task(options.data, options.data_option, options.metric, options.output, options.samples, options.batch)
     metric = metric_from(options.metric)
     progress("dense model", 0, 1)
     model = densify(load(options.model))

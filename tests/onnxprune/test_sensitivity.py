@@ -139,6 +139,31 @@ def test_fewer_samples_only_and_skip(net: Path, data: Path) -> None:
         _measured(net, data, only=("nothing",))
 
 
+def test_fewer_samples_are_spread_evenly(net: Path, data: Path) -> None:
+    samples = np.load(data)
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(net).graph.initializer}
+    right = _forward(arrays, samples["x"]).argmax(axis=1) == samples["labels"]
+    order = np.argsort(right, kind="stable")  # as a folder of classes comes sorted
+    np.savez(data, x=samples["x"][order], labels=samples["labels"][order])
+    rows = np.linspace(0, 199, 7).round().astype(int)
+    assert _measured(net, data, samples=7, densities=(1.0,)).dense == right[order][rows].mean()
+
+
+def test_samples_to_validate_on_are_measured(net: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net.with_name("own_measured.py").write_text(
+        f"import numpy as np\n"
+        f"def pair():\n"
+        f"    data = np.load({str(data)!r})\n"
+        f"    return [(data['x'], data['labels'])], [(data['x'][:9], data['labels'][:9])]\n"
+    )
+    monkeypatch.chdir(net.parent)
+    monkeypatch.syspath_prepend(str(net.parent))
+    result = measure_sensitivity(SensitivityOptions(model=str(net), data="own_measured:pair", densities=(1.0,), jobs=1))
+    assert result.samples == 9
+    with pytest.raises(SelectionError, match=r"mean has no meaning for an \.npz file"):
+        _measured(net, data, data_option=("mean=1",))
+
+
 def test_without_labels_the_dense_model_answers(net: Path, data: Path) -> None:
     np.savez(data, x=np.load(data)["x"])
     result = _measured(net, data)

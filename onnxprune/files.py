@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +56,14 @@ def check_paths(options: PruneOptions) -> None:
     """
     written = {"--output": options.output, "--json": options.json, "--save-masks": options.save_masks}
     read = {"MODEL": options.model, "--data": options.data, "--masks": options.masks}
+    check_names(written, read, overwrite=options.overwrite)
+
+
+def check_names(written: Mapping[str, str | None], read: Mapping[str, str | None], *, overwrite: bool) -> None:
+    """Find out whether files can be written, and whether one of them is read too: option → name; raises likewise.
+
+    `overwrite` lets `--output` be `MODEL`; `--save-masks` may always be `--masks`.
+    """
     seen: dict[Path, str] = {}
     for option, name in written.items():
         if name is None:
@@ -63,7 +71,7 @@ def check_paths(options: PruneOptions) -> None:
         path = Path(name)
         _check_writable(path)
         for other, its_name in read.items():
-            may = option == "--output" and other == "MODEL" and options.overwrite
+            may = option == "--output" and other == "MODEL" and overwrite
             may = may or (option == "--save-masks" and other == "--masks")
             if its_name is not None and path.resolve() == Path(its_name).resolve() and not may:
                 hint = ", or allow it with --overwrite" if (option, other) == ("--output", "MODEL") else ""

@@ -87,7 +87,7 @@ def smaller_model(original: Model, options: PruneOptions) -> Model:
 
 def _pruned(original: Model, options: PruneOptions) -> State:
     """The original after the masks to begin with, the channels, and then the weights."""
-    state = _masked(original, options.masks)
+    state = masked_state(original, options.masks)
     one = _prune_pass(options)
     if options.channels is not None:
         after = _noted(_channels_pass(options), state, "no channels that may go")
@@ -137,7 +137,7 @@ def _prune_pass(options: PruneOptions) -> MagnitudePrune:
     )
 
 
-def _masked(model: Model, path: str | None) -> State:
+def masked_state(model: Model, path: str | None) -> State:
     """The state to begin with; the masks in the file `path` are applied where there is one."""
     if path is None:
         return State(model)

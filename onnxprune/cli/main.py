@@ -11,6 +11,7 @@ from .group import DefaultGroup
 from .inspect import inspect
 from .interrupt import listen
 from .prune import prune
+from .retrain import retrain
 from .schema import schema
 from .sensitivity import sensitivity
 from .verify import verify
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for _command in (prune, inspect, sensitivity, verify, densify, schema, completion):
+for _command in (prune, retrain, inspect, sensitivity, verify, densify, schema, completion):
     cli.add_command(_command)
 
 

@@ -13,7 +13,7 @@ from .options import Examples, debug_option
     epilog="onnxprune schema > report.schema.json\nonnxprune schema inspect",
     short_help="Print the JSON Schema of the reports.",
 )
-@click.argument("command", type=click.Choice(["prune", "inspect", "sensitivity", "verify"]), default="prune")
+@click.argument("command", type=click.Choice(["prune", "retrain", "inspect", "sensitivity", "verify"]), default="prune")
 @debug_option
 def schema(command: str) -> None:
     """Print the JSON Schema of the report that COMMAND writes with --json (default: prune)."""
@@ -27,6 +27,10 @@ def _kind(command: str) -> type[msgspec.Struct]:
         from ..analysis import Analysis
 
         return Analysis
+    if command == "retrain":
+        from ..train_report import RetrainReport
+
+        return RetrainReport
     if command == "sensitivity":
         from ..sensitivity import Sensitivity
 

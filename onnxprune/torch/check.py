@@ -67,7 +67,7 @@ def check_against_onnxruntime(module: OnnxModule, model: Model, feeds: Mapping[s
     """
     precision = precision_of(model)
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-        path = save(_with_outputs(model, module.output_names), Path(folder) / "model.onnx")
+        path = save(with_outputs(model, module.output_names), Path(folder) / "model.onnx")
         given, expected, cast = _expected(module, path, feeds)
         steps = quantised_steps(path)
     outputs: tuple[Mapping[str, NDArray[Any]], ...] = tuple(run_module(module, one) for one in given.batches)
@@ -125,7 +125,7 @@ def node_problems(
     module.eval()
     names = stepwise.comparable_values(module)
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-        path = save(_with_outputs(model, names), Path(folder) / "model.onnx")
+        path = save(with_outputs(model, names), Path(folder) / "model.onnx")
         expected = run_all(path, Feeds((feeds,), None, "given"), optimize=False, threads=1).outputs[0]
     return stepwise.differences(module, tensors_from_feeds(module, feeds), expected, precision)
 
@@ -140,7 +140,7 @@ def precision_of(model: Model) -> str:
     return "float32"
 
 
-def _with_outputs(model: Model, names: Sequence[str]) -> Model:
+def with_outputs(model: Model, names: Sequence[str]) -> Model:
     """`model` with the values `names` as its outputs."""
     if [value.name for value in model.graph.output] == list(names):
         return model

@@ -34,6 +34,7 @@ class MaskHold:
         self._handles: list[Any] = [
             parameter.register_hook(self._gradient_hook(key))  # type: ignore[no-untyped-call]  # torch's own
             for key, parameter in parameters.items()
+            if parameter.requires_grad
         ]
         self._handles.append(optimizer.register_step_post_hook(self._after_step))
         self._handles.append(optimizer.register_load_state_dict_post_hook(self._after_load))
@@ -45,6 +46,8 @@ class MaskHold:
             held: list[Tensor] = []
             masks: list[Tensor] = []
             for key, parameter in self._parameters.items():
+                if not parameter.requires_grad:  # it does not move, and writing to it would copy the file's pages
+                    continue
                 mask = self._mask(key, parameter)
                 for tensor in (parameter, *self._remembered(parameter)):
                     held.append(tensor.data)

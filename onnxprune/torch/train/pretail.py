@@ -40,7 +40,7 @@ def loss_output(model: Model, output: str | None = None, *, loss: str = "ce") ->
             raise SelectionError(f"output {output!r} is no value of the model's main graph: name an output of a node")
         return output, None
     if not model.graph.output:
-        raise SelectionError("the model has no outputs: name the value to train on (--output)")
+        raise SelectionError("the model has no outputs: name the value to train on (--output-name)")
     first = model.graph.output[0].name
     name, moves = first, []
     while (node := made.get(name)) is not None and node.op_type in _MOVES and not node.domain and node.input:
@@ -48,7 +48,8 @@ def loss_output(model: Model, output: str | None = None, *, loss: str = "ce") ->
         name = node.input[0]
     if node is not None and node.op_type in _NO_SCORES:
         raise SelectionError(
-            f"output {first!r} comes out of {node.op_type}, which has no gradient: name the scores before it (--output)"
+            f"output {first!r} comes out of {node.op_type}, which has no gradient: name the scores before it "
+            "(--output-name)"
         )
     if node is None or node.domain or not (loss in TAKE_LOGITS or ":" in loss):
         return first, None
@@ -81,7 +82,7 @@ def _require_kept_order(model: Model, tail: onnx.NodeProto, moves: list[onnx.Nod
     if before is None or after is None or not _keeps_classes(before, after):
         raise SelectionError(
             f"output {output!r} reshapes the result of {tail.op_type} node {tail.name or tail.output[0]!r} from "
-            f"{before} to {after}, so where its classes are is not plain: name the value to train on (--output)"
+            f"{before} to {after}, so where its classes are is not plain: name the value to train on (--output-name)"
         )
 
 

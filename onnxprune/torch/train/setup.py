@@ -1,0 +1,252 @@
+"""From a recipe to the parts of a training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from onnxprune_passes.errors import DataError, SelectionError
+from onnxprune_passes.masks import Masks
+from onnxprune_passes.model import Model
+
+from onnxprune.torch.build import module_from_model
+from onnxprune.torch.masks import hold_masks
+from onnxprune.torch.module import OnnxModule
+from onnxprune.torch.train.amp import Amp
+from onnxprune.torch.train.batch_norm import count_nodes, reduce_across_ranks, set_mode
+from onnxprune.torch.train.batches import Batching, batching_for, epoch_order, split_rows
+from onnxprune.torch.train.distributed import Processes
+from onnxprune.torch.train.dropout import install
+from onnxprune.torch.train.ema import Ema
+from onnxprune.torch.train.logs import Logs
+from onnxprune.torch.train.losses import Loss, loss_from
+from onnxprune.torch.train.parts import Job, Source
+from onnxprune.torch.train.pretail import loss_output
+from onnxprune.torch.train.schedules import ORIGINAL_RATES, default_rate, factor_from
+from onnxprune.torch.train.teacher import teacher_from
+from onnxprune.train_recipe import TrainRecipe, split_dropout
+from onnxprune.train_report import Watch
+
+if TYPE_CHECKING:
+    from onnxprune.samples import Samples
+
+MOMENTUM = 0.9
+
+
+def device_from(asked: str, local_rank: int = 0) -> torch.device:
+    """The device to train on. Raises SelectionError when cuda is asked for and there is none."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise SelectionError("--device cuda: torch sees no CUDA device; use --device cpu")
+    chosen = "cuda" if asked == "auto" and torch.cuda.is_available() else asked
+    return torch.device("cuda", local_rank) if chosen == "cuda" else torch.device("cpu")
+
+
+def kind_of_labels(samples: Samples) -> str:
+    """`classes` (integers), `values` (floats) or `none`, by the first sample. Raises DataError when there is none."""
+    if not len(samples):
+        raise DataError(f"there are no samples to train on ({samples.note})")
+    _, labels = samples.batch(np.zeros(1, np.int64))
+    return "none" if labels is None else "classes" if labels.dtype.kind in "iu" else "values"
+
+
+def loss_name(recipe: TrainRecipe, labels: str, activation: str | None) -> str:
+    """The loss that the recipe asks for, or the one that fits.
+
+    Raises:
+        DataError: there are neither labels nor a teacher.
+    """
+    if recipe.loss is not None:
+        return recipe.loss
+    if recipe.teacher is not None:
+        return "distill"
+    if labels == "none":
+        raise DataError("the data has no labels: add them, or give a --teacher to learn from")
+    return hard_loss_name(labels, activation)
+
+
+def hard_loss_name(labels: str, activation: str | None) -> str:
+    """The loss for labels of a kind at an output that ends in an activation."""
+    if activation == "Sigmoid":
+        return "bce"
+    return "mse" if labels == "values" and activation is None else "ce"
+
+
+def made_loss(recipe: TrainRecipe, name: str, labels: str, activation: str | None) -> Loss:
+    """The loss `name` with the options of the recipe. Raises SelectionError for options it does not read."""
+    distils = name == "distill"
+    hard = (recipe.hard_loss or hard_loss_name(labels, activation)) if distils else None
+    weight = 1.0 if labels == "none" else recipe.distill_weight
+    return loss_from(
+        name,
+        label_smoothing=recipe.label_smoothing,
+        class_axis=recipe.class_axis,
+        temperature=recipe.temperature,
+        weight=weight if distils else None,
+        hard=hard,
+    )
+
+
+def base_rate(recipe: TrainRecipe) -> float:
+    """The learning rate that the schedule multiplies: as given, the original one for `rewind`, else a tenth of it."""
+    if recipe.lr is not None:
+        return recipe.lr
+    if recipe.schedule == "rewind":
+        return ORIGINAL_RATES[recipe.optimizer] if recipe.original_lr is None else recipe.original_lr
+    return default_rate(recipe.optimizer, recipe.original_lr)
+
+
+def made_schedule(recipe: TrainRecipe, steps_per_epoch: int) -> Callable[[int], float]:
+    """The schedule, epochs turned into steps. Raises SelectionError for options it does not read."""
+
+    def steps(epochs: float) -> int:
+        return round(epochs * steps_per_epoch)
+
+    rewinds = recipe.schedule == "rewind"
+    return factor_from(
+        recipe.schedule,
+        steps_per_epoch * recipe.epochs,
+        warmup=steps(recipe.warmup),
+        milestones=[steps(one) for one in recipe.milestones],
+        gamma=recipe.gamma,
+        original=recipe.original_schedule,
+        original_steps=steps(recipe.original_epochs) if rewinds and recipe.original_epochs is not None else None,
+    )
+
+
+def made_optimizer(recipe: TrainRecipe, module: OnnxModule) -> torch.optim.Optimizer:
+    """The optimizer of everything that trains. Raises SelectionError when nothing does."""
+    parameters = [one for one in module.parameters() if one.requires_grad]
+    if not parameters:
+        raise SelectionError("the model has no tensor to train at that output: --freeze leaves none, or it has none")
+    rate, decay = base_rate(recipe), recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, rate, weight_decay=decay)
+    momentum = MOMENTUM if recipe.momentum is None else recipe.momentum
+    return torch.optim.SGD(parameters, rate, momentum, weight_decay=decay, nesterov=recipe.nesterov)
+
+
+def sources(recipe: TrainRecipe, training: Samples, validation: Samples | None) -> tuple[Source, Source | None]:
+    """What is trained on and what is measured on. Raises DataError when one would be empty."""
+    if validation is not None:
+        if not len(validation):
+            raise DataError(f"there are no samples to measure on ({validation.note})")
+        return Source(training, np.arange(len(training))), Source(validation, np.arange(len(validation)))
+    rows, measured = split_rows(len(training), recipe.validation, recipe.seed)
+    return Source(training, rows), Source(training, measured) if len(measured) else None
+
+
+def steps_per_epoch(recipe: TrainRecipe, training: Source, batching: Batching) -> int:
+    """The optimizer's steps in an epoch. Raises DataError when the samples do not fill one run of the module."""
+    rows = len(epoch_order(training.rows, recipe.seed, 0, batching.unit))
+    if not rows:
+        raise DataError(f"{len(training.rows)} training samples do not fill one batch of {batching.unit}")
+    return math.ceil(rows / batching.size)
+
+
+def own_memory(module: OnnxModule) -> None:
+    """Move what trains into memory that torch allocated: numpy's begins at other multiples from run to run, and
+    kernels may then add in another order.
+    """
+    tensors: list[Any] = [one for one in module.parameters() if one.requires_grad]
+    tensors += [one for name, one in module.named_buffers() if name in module.state_dict()]
+    for tensor in tensors:
+        tensor.data = tensor.data.clone()
+
+
+def made_job(
+    recipe: TrainRecipe,
+    model: Model,
+    masks: Masks,
+    training: Samples,
+    validation: Samples | None,
+    processes: Processes,
+    watch: Watch,
+) -> Job:
+    """Everything that a training works with. Raises what `Retrain` raises."""
+    device = device_from(recipe.device, processes.local_rank)
+    labels = kind_of_labels(training)
+    name, scores, activation = _what_to_train(recipe, model, labels)
+    output = recipe.output_name or model.graph.output[0].name
+    module = module_from_model(
+        model,
+        masks,
+        outputs=list(dict.fromkeys((scores, output))),
+        trainable=recipe.train,
+        frozen=recipe.freeze,
+    )
+    own_memory(module)
+    module.to(device)
+    batching = batching_for(module, recipe.batch_size, processes.world)
+    source, measured = sources(recipe, training, validation)
+    steps = steps_per_epoch(recipe, source, batching)
+    optimizer = made_optimizer(recipe, module)
+    notes = [loss_note(name, scores, output, activation), source.samples.note, batching.note]
+    notes += _batch_norm_notes(recipe, module, processes, batching)
+    if recipe.dropout:
+        install(module, dict(split_dropout(entry) for entry in recipe.dropout))
+    return Job(
+        recipe=recipe,
+        module=module,
+        training=source,
+        validation=measured,
+        batching=batching,
+        steps_per_epoch=steps,
+        loss=made_loss(recipe, name, labels, activation),
+        teacher=None if recipe.teacher is None else teacher_from(recipe.teacher, recipe.teacher_in),
+        metric=_metric(recipe, labels, measured),
+        optimizer=optimizer,
+        rate=base_rate(recipe),
+        factor=made_schedule(recipe, steps),
+        hold=hold_masks(module, optimizer),
+        amp=Amp(recipe.amp or "off", device),
+        ema=None if recipe.ema is None else Ema(module, recipe.ema),
+        device=device,
+        processes=processes,
+        watch=watch if processes.is_main else Watch(stop=watch.stop, guard=watch.guard),
+        logs=None if recipe.tensorboard is None or not processes.is_main else Logs(recipe.tensorboard),
+        notes=tuple(note for note in notes if note),
+    )
+
+
+def _what_to_train(recipe: TrainRecipe, model: Model, labels: str) -> tuple[str, str, str | None]:
+    """The loss, the value it is taken at, and the activation that was left off behind it."""
+    asked = recipe.output_name
+    _, ends_in = loss_output(model, asked)
+    name = loss_name(recipe, labels, ends_in)
+    scores, activation = loss_output(model, asked, loss=name)
+    return name, scores, activation
+
+
+def loss_note(name: str, scores: str, output: str, activation: str | None) -> str:
+    """Where the loss is taken, for the report."""
+    where = "" if activation is None else f", before the {activation} of {output!r}"
+    return f"loss {name} at {scores!r}{where}"
+
+
+def _metric(recipe: TrainRecipe, labels: str, measured: Source | None) -> str | None:
+    """The metric's spec. Raises SelectionError when it is asked for and there are no labels."""
+    if measured is None:
+        return None
+    if labels == "none":
+        if recipe.metric is not None:
+            raise SelectionError(f"--metric {recipe.metric} needs labels, and the data has none: leave it out")
+        return None
+    return recipe.metric or ("accuracy" if labels == "classes" else "mse")
+
+
+def _batch_norm_notes(recipe: TrainRecipe, module: OnnxModule, processes: Processes, batching: Batching) -> list[str]:
+    """Set where BatchNormalization takes its statistics from. Raises SelectionError when that cannot be."""
+    if recipe.batch_norm == "frozen":
+        return []
+    if not count_nodes(module):
+        return [f"--batch-norm {recipe.batch_norm} has no effect: the graph has no BatchNormalization"]
+    if recipe.batch_norm == "train":
+        set_mode(module, "train")
+        if processes.world > 1:
+            if batching.at_once is not None:
+                raise SelectionError("--batch-norm train in several processes needs a model whose batch is open")
+            reduce_across_ranks(module, None if next(module.parameters()).is_cuda else processes.control)
+    return []

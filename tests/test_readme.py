@@ -30,7 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("model.onnx", "model.pruned.onnx", "a.onnx", "b.onnx"):
         shutil.copy(ROOT / "models" / "lenet_300_100.onnx", tmp_path / name)
     image = np.random.default_rng(0).random((8, 1, 28, 28), np.float32)
-    np.savez(tmp_path / "test.npz", image=image, labels=np.arange(8))
+    for name in ("train.npz", "test.npz"):
+        np.savez(tmp_path / name, image=image, labels=np.arange(8))
     (tmp_path / "recipe.yaml").write_text(blocks("yaml")[0])
     monkeypatch.chdir(tmp_path)
     return tmp_path

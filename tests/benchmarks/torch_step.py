@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxprune_passes.masks import Masks
 from onnxprune_passes.storage import from_proto
+from timed import quotient
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -158,13 +159,11 @@ class Row:
     times: NDArray[np.float64]
 
     def __str__(self) -> str:
-        quotients = self.times[:, 1] / self.times[:, 0]
-        samples = np.random.default_rng(0).choice(quotients, (10_000, len(quotients)))
-        low, high = np.quantile(np.median(samples, axis=1), (0.025, 0.975))
+        found = quotient(self.times[:, 1], self.times[:, 0])
         native, module = np.median(self.times, axis=0) * 1e3
         kept = f"{DENSITY:.0%} kept" if self.masked else "none"
-        cells = (f"{native:.2f}", f"{module:.2f}", f"{np.median(quotients):.3f}", f"{low:.3f} to {high:.3f}")
-        return f"| {self.network} | {self.batch} | {kept} | {' | '.join(cells)} | {len(quotients)} |"
+        cells = (f"{native:.2f}", f"{module:.2f}", f"{found.median:.3f}", f"{found.low:.3f} to {found.high:.3f}")
+        return f"| {self.network} | {self.batch} | {kept} | {' | '.join(cells)} | {len(self.times)} |"
 
 
 def stepper(module: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor) -> Callable[[], float]:

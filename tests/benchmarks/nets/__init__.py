@@ -6,7 +6,7 @@ Each is the published architecture, checked by its published number of parameter
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from .small import ConcatNet, LeNet5, SplitNet
 from .transformer import EncoderBlock, PackedBlock
 from .weights import export, filled
 
-__all__ = ["NETS", "Net", "export"]
+__all__ = ["NETS", "TIMED", "Net", "export"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Net:
 
     def built(self, seed: int = 0) -> nn.Module:
         """The network with seeded weights as after training, in eval mode."""
-        return filled(self.make(), seed)
+        return filled(self.make(), self.shape, seed)
 
 
 _IMAGE = (1, 3, 64, 64)
@@ -58,3 +58,11 @@ NETS = {
     "transformer block, packed QKV": Net(PackedBlock, (1, 16, 64), "fc"),
 }
 """In the order of the table."""
+_LARGER = (1, 3, 160, 160)
+TIMED = {
+    "MobileNetV2": replace(NETS["MobileNetV2"], shape=_LARGER),
+    "ResNet18": replace(NETS["ResNet18"], shape=_LARGER),
+    "LeNet-5": NETS["LeNet-5"],
+    "transformer block": Net(lambda: EncoderBlock(256, 8, 1024), (1, 64, 256), "fc"),
+}
+"""Those whose time is measured, at sizes that are in use."""

@@ -9,34 +9,38 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+BATCH = 4
+"""Samples that BatchNorm's statistics are taken from."""
 
-def filled(module: nn.Module, seed: int) -> nn.Module:
-    """`module` in eval mode, with seeded weights.
+
+def filled(module: nn.Module, shape: tuple[int, ...], seed: int) -> nn.Module:
+    """`module`, whose input has `shape`, in eval mode, with seeded weights.
 
     Weights are normal, with He's deviation sqrt(2 / fan-in) (He et al. 2015, equation 10) times a factor a row that is
-    log-normal: the norms of trained filters differ. BatchNorm's vectors and statistics are those of no identity.
+    log-normal: the norms of trained filters differ. BatchNorm's statistics are those of a seeded batch, so that numbers
+    stay of one size through the depth as they do after training; its scales are log-normal, its biases normal.
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator)
+    def normal(*sizes: int) -> Tensor:
+        return torch.randn(sizes, generator=generator)
 
     with torch.no_grad():
         for tensor in module.parameters():
             if tensor.ndim > 1:
-                rows = torch.exp(0.3 * torch.randn(tensor.shape[0], generator=generator))
+                rows = torch.exp(0.3 * normal(tensor.shape[0]))
                 deviation = math.sqrt(2 / (tensor.numel() // tensor.shape[0]))
-                tensor.copy_(normal(tensor) * deviation * rows.view(-1, *[1] * (tensor.ndim - 1)))
+                tensor.copy_(normal(*tensor.shape) * deviation * rows.view(-1, *[1] * (tensor.ndim - 1)))
             else:
-                tensor.copy_(0.1 * normal(tensor))
+                tensor.copy_(0.1 * normal(*tensor.shape))
+        norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm2d | nn.LayerNorm):
-                layer.weight.copy_(torch.exp(0.3 * normal(layer.weight)))
-            if isinstance(layer, nn.BatchNorm2d):
-                assert layer.running_mean is not None
-                assert layer.running_var is not None
-                layer.running_mean.copy_(0.1 * normal(layer.running_mean))
-                layer.running_var.copy_(torch.exp(0.3 * normal(layer.running_var)))
+                layer.weight.copy_(torch.exp(0.3 * normal(*layer.weight.shape)))
+        if norms:
+            for norm in norms:
+                norm.momentum = None  # the mean over all batches since it was reset
+            module.train()(normal(BATCH, *shape[1:]))
     return module.eval()
 
 

@@ -10,13 +10,26 @@ from typing import Any
 
 from onnxprune_passes.errors import SelectionError
 
+_FAILURES: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What a module may raise while it is imported, ImportError apart."""
+
 
 def named_function(spec: str) -> Callable[..., Any]:
     """The callable that "module:function" names; modules in the current folder are found too.
 
     Raises:
-        SelectionError: no such module or function, or something that cannot be called. What the module itself raises
-            while it is imported passes through, an ImportError apart.
+        SelectionError: no such module or function, a module that fails while it is imported, or something that cannot
+            be called.
     """
     module_name, _, name = spec.partition(":")
     folder = str(Path.cwd())
@@ -24,10 +37,13 @@ def named_function(spec: str) -> Callable[..., Any]:
         sys.path.insert(0, folder)
     try:
         found: Any = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
         raise SelectionError(
             f"{spec}: module {module_name!r} cannot be imported ({error}); name it as an import statement does"
         ) from error
+    except _FAILURES as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SelectionError(f"{spec}: module {module_name!r} fails while it is imported ({reason})") from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise SelectionError(f"{spec}: {module_name} has no {name!r}; name a function of that module")

@@ -122,6 +122,7 @@ constant = 3
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_metrics.py").write_text(OWN)
+    (tmp_path / "broken.py").write_text("1 / 0")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", ["/nowhere"])
     monkeypatch.delitem(__import__("sys").modules, "own_metrics", raising=False)
@@ -151,7 +152,8 @@ def test_a_function_without_arguments_gives_a_metric_anew() -> None:
     [
         ("f1", "no metric 'f1'; give accuracy, top5, mse, or module:function"),
         ("no_such_module:f", "module 'no_such_module' cannot be imported"),
-        (":f", "module '' cannot be imported"),
+        (":f", "module '' fails while it is imported"),
+        ("broken:f", r"module 'broken' fails while it is imported \(ZeroDivisionError: division by zero\)"),
         ("own_metrics:f", "own_metrics has no 'f'"),
         ("own_metrics:constant", "expected a function, found int"),
         ("own_metrics:nothing", r"expected a function of \(output, labels\)"),

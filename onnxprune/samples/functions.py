@@ -33,7 +33,7 @@ class FittedSamples:
     def batch(self, rows: NDArray[np.int64]) -> tuple[dict[str, Array], Array | None]:
         """See `Samples.batch`."""
         feeds, labels = self.inner.batch(rows)
-        return fitted(self.note, feeds, labels, self.specs)
+        return fitted(self.note, feeds, labels, self.specs, len(rows))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from onnxprune.samples.functions import samples_from_function
 from onnxprune.samples.huggingface import is_dataset, samples_from_dataset
 from onnxprune.samples.images import samples_from_folder
 from onnxprune.samples.options import DataOptions, data_options_from
+
+_NAMED = re.compile(r"[\w.]+:[\w.]+")
+"""module:function, and no path of another system."""
 
 
 def read_samples(spec: str, specs: Sequence[TensorSpec], options: Sequence[str] = ()) -> Samples:
@@ -50,7 +54,7 @@ def pair_from(spec: str, specs: Sequence[TensorSpec], options: DataOptions) -> t
         return samples_from_dataset(path, specs, options)
     if path.is_dir():
         return samples_from_folder(path, specs, options)
-    if not path.exists() and ":" in spec:
+    if not path.exists() and _NAMED.fullmatch(spec):
         return samples_from_function(spec, specs, options)
     if not path.exists():
         raise DataError(

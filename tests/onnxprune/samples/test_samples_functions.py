@@ -50,6 +50,12 @@ def test_samples_are_taken_as_they_are_and_checked(own_module: Own, spec_of: Spe
         read_samples("own_data:Squares", [spec_of("x", ("N", 2), np.int64)]).batch(ROWS)
 
 
+def test_labels_must_count_the_rows(own_module: Own, spec_of: SpecOf) -> None:
+    own_module(SAMPLES.replace("rows.astype(np.int16)", "rows[1:]"))
+    with pytest.raises(DataError, match=r"squares: labels \[2\] for 3 samples"):
+        read_samples("own_data:Squares", [spec_of("x", ("N", 2))]).batch(ROWS)
+
+
 def test_a_fixed_batch_does_not_limit_the_rows(own_module: Own, spec_of: SpecOf) -> None:
     own_module(SAMPLES)
     check(read_samples("own_data:Squares", [spec_of("x", (1, 2))]))

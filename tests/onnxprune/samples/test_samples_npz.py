@@ -105,6 +105,8 @@ def test_labels_must_count_the_samples(tmp_path: Path) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"C:\\x\.npz: no such file or folder; give"):
+        read_samples(r"C:\x.npz", [spec("x", ("N", 2))])
     with pytest.raises(DataError, match=r"nothing\.npz: no such file or folder; give"):
         read_samples(str(tmp_path / "nothing.npz"), [spec("x", ("N", 2))])
 

@@ -34,7 +34,7 @@ class Cut:
         self._decision = decision
         self._kept: dict[str, dict[int, BoolArray]] = {}
         self._inputs: dict[tuple[str, int], NDArray] = {}
-        self._attributes: dict[int, dict[str, int | Sequence[int] | None]] = {}
+        self._attributes: dict[int, dict[str, float | Sequence[int] | None]] = {}
         self._dropped: set[tuple[int, int]] = set()
 
     # what rewrites ask
@@ -77,7 +77,7 @@ class Cut:
             dtype = self.graph.dtype(node.input(index)) or values.dtype
             self._inputs[first_output(node.proto), index] = np.asarray(values, dtype)
 
-    def set_attribute(self, node: Node, name: str, value: int | Sequence[int]) -> None:
+    def set_attribute(self, node: Node, name: str, value: float | Sequence[int]) -> None:
         """Give `node` an attribute, or another value of one."""
         self._attributes.setdefault(node.index, {})[name] = value
 

@@ -54,7 +54,7 @@ def folds(graph: Graph, sites: list[Site], decision: Decision, removal: Cut) -> 
         delta = site.scale * _contribution(graph, site, used)
         keep = removal.keep(site.node.input(site.index)).get(site.out_axis)
         delta = delta if keep is None else delta[keep]
-        convolves = site.node.op_type == "Conv"
+        convolves = site.node.op_type in ("Conv", "FusedConv")
         trailing = len(const.axes) - 2 if convolves else 1 if site.index == 0 else 0
         found.append(Fold(first_output(site.node.proto), delta, const.dtype, (-1,) + (1,) * trailing))
     return found
@@ -89,7 +89,7 @@ def fold(model: Model, masks: Masks, found: list[Fold]) -> Model:
     new: list[New] = []
     for one in found:
         node, index, name = _slot(model, nodes, readers, one.output)
-        vector = index == 2 and node.op_type == "Conv"
+        vector = index == 2 and node.op_type in ("Conv", "FusedConv")
         after = one.addend if vector else one.addend.reshape(one.behind)
         beta = next((attribute.f for attribute in node.attribute if attribute.name == "beta"), 1.0)
         if name:
@@ -105,7 +105,7 @@ def fold(model: Model, masks: Masks, found: list[Fold]) -> Model:
 def _slot(model: Model, nodes: list[onnx.NodeProto], readers: _Readers, output: str) -> tuple[onnx.NodeProto, int, str]:
     """Where to add: a node, the index of its input (or BEHIND), and the constant that is there now ('': none)."""
     node = next(node for node in nodes if output in node.output)
-    if node.op_type == "MatMul":
+    if node.op_type in ("MatMul", "FusedMatMul"):
         reader = readers[output][0] if len(readers.get(output, ())) == 1 else None
         if reader is not None and reader.op_type == "Add" and reader.domain in ("", "ai.onnx"):
             other = 1 - list(reader.input).index(output)

@@ -127,14 +127,16 @@ def solved(
     """
     known = list(stated) if stated is not None and len(stated) == len(target) else [None] * len(target)
     after: list[Dim] = []
+    copied = [axis for axis, asked in enumerate(target) if asked == 0 and zero_copies and axis < len(before)]
     for axis, asked in enumerate(target):
-        if asked == 0 and zero_copies and axis < len(before):
+        if axis in copied:
             after.append(before[axis])
         else:
             after.append(known[axis] if asked is None else asked)
     if -1 in after:
         rest = after.index(-1)
-        after[rest] = _quotient(before, after[:rest] + after[rest + 1 :])
+        others = [dim for axis, dim in enumerate(after) if axis != rest and axis not in copied]
+        after[rest] = _quotient([dim for axis, dim in enumerate(before) if axis not in copied], others)
         after[rest] = known[rest] if after[rest] is None else after[rest]
     return after
 

@@ -19,6 +19,10 @@ s = MatMul(qh, kt) p = Mul(s, half) o = MatMul(p, vh) oh = Transpose<perm=[0,2,1
 y = MatMul(f, wo)"""
 SIZES = {"split": np.array([0, 0, 3, 2]), "join": np.array([0, 0, -1]), "half": np.float32(0.5)}
 
+MICROSOFT = ', "com.microsoft": 1'
+FUSED = """q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
+a = com.microsoft.MultiHeadAttention<num_heads=3>(q, k, v, b) y = MatMul(a, wo)"""
+
 NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], Any, bool]] = {
     "rnn": (
         """g (float[4,N,3] x) => (float[4,N,2] y) { s = RNN<hidden_size=4, direction="bidirectional",
@@ -76,6 +80,12 @@ NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], Any, bool]] = {
         SIZES,
         True,
     ),
+    "fused_attention": (
+        f"g (float[N,5,4] x) => (float[N,5,2] y) {{ {FUSED} }}",
+        {"wq": (4, 6), "wk": (4, 6), "wv": (4, 6), "b": (18,), "wo": (6, 2)},
+        {},
+        False,
+    ),
     "branches": (
         """g (float[N,3] x, bool p) => (float[N,2] y) { h = MatMul(x, w1) k = Add(h, b1) m = If (p) <
         then_branch = a () => (float[N,5] t) { s = MatMul(k, wt) t = Add(s, bt) },
@@ -109,7 +119,7 @@ def test_same_answers(
         weights = {key: values / 4 for key, values in weights.items()}
     if name == "rnn":
         weights = {key: np.clip(values, -1, 1) for key, values in weights.items()}
-    shrink(build(text, {**weights, **constants}), exact)
+    shrink(build(text, {**weights, **constants}, domains=MICROSOFT), exact)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -128,5 +138,5 @@ def test_some_shrink(
         weights = {key: values / 4 for key, values in weights.items()}
     if name == "rnn":
         weights = {key: np.clip(values, -1, 1) for key, values in weights.items()}
-    before = build(text, {**weights, **constants})
+    before = build(text, {**weights, **constants}, domains=MICROSOFT)
     assert shrink(before, exact).model is not before

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from ..rule import Rules
 from . import (
+    attention,
     branching,
     conv,
     einsum,
     elementwise,
+    fused,
     indexing,
     joining,
     layout,
@@ -24,10 +26,12 @@ from . import (
 )
 
 REGISTRY: Rules = {
+    **attention.RULES,
     **branching.RULES,
     **conv.RULES,
     **einsum.RULES,
     **elementwise.RULES,
+    **fused.RULES,
     **indexing.RULES,
     **joining.RULES,
     **layout.RULES,

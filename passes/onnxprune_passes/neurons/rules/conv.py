@@ -1,4 +1,4 @@
-"""Conv and ConvTranspose: filters are neurons.
+"""Conv, ConvTranspose and onnxruntime's FusedConv: filters are neurons.
 
 An ordinary one reads channels and makes new ones. A depthwise one (a filter or several a channel) passes its channels
 on, united with its filters, and its `group` shrinks with them. In groups of several channels each, the channels at the
@@ -42,7 +42,24 @@ def _flow(trace: Trace, node: Node) -> None:
         flow = _grouped(trace, node, carried, groups)
     if node.input(2):
         flow = plus(trace, node, flow, vector(trace, node, 2, flow))
+    if node.op_type == "FusedConv":
+        flow = _fused(trace, node, flow)
     trace.put(node, 0, flow)
+
+
+def _fused(trace: Trace, node: Node, flow: Flow) -> Flow:
+    """A value of the same shape is added, then an activation computed; only Relu's constants are known."""
+    if node.input(3):
+        added = trace.flow(node.input(3), rank=flow.rank)
+        if added.rank != flow.rank or set(added.axes) - {1}:
+            trace.pin(added.ids, node, "it adds neurons that lie along another axis than the channels")
+            added = Flow.empty(flow.rank)
+        ids = trace.unite(node, flow.ids, added.along({1}).ids)
+        flow = plus(trace, node, Flow(ids, flow.known, flow.values), added.along({1}))
+    activation = node.text("activation", "")
+    if activation == "Relu":
+        return flow.with_known(flow.known, np.maximum(flow.values, 0))
+    return flow.unknown() if activation else flow
 
 
 def _ordinary(trace: Trace, node: Node, carried: Flow) -> Flow:
@@ -142,4 +159,7 @@ def _rewrite(cut: Cut, node: Node) -> None:
         cut.set_attribute(node, "group", int(channels.reshape(groups, -1).any(axis=1).sum()))
 
 
-RULES: Rules = onnx_rules("Conv ConvTranspose", Rule(_flow, _rewrite, any_rank=True))
+RULES: Rules = {
+    **onnx_rules("Conv ConvTranspose", Rule(_flow, _rewrite, any_rank=True)),
+    ("com.microsoft", "FusedConv"): Rule(_flow, _rewrite, any_rank=True),
+}

@@ -1,4 +1,4 @@
-"""Gemm and MatMul with one constant operand, on either side.
+"""Gemm, MatMul and onnxruntime's FusedMatMul with one constant operand, on either side.
 
 The weight reads neurons along the axis it sums over and makes new ones along its other axis. Neurons that lie along
 another axis of the computed operand pass (the weight works beside them), and then the weight makes none. Products of
@@ -17,11 +17,16 @@ from .product import product
 
 
 def _matmul(trace: Trace, node: Node) -> None:
+    turned = node.integer("transB", 0)
+    if any(node.integer(name, 0) for name in ("transA", "transBatchA", "transBatchB")):
+        trace.refuse(node, "it turns its first operand, or batches")
+        return
     if trace.constant(node.input(0)) is None and trace.constant(node.input(1)) is None:
-        product(trace, node)
+        product(trace, node, bool(turned))
         return
     weight = _weight(trace, node)
-    if weight is None:
+    if weight is None or (weight == 0 and turned):
+        trace.refuse(node, "it turns its second operand, which is computed")
         return
     const = trace.graph.constants[node.input(weight)]
     name = node.input(1 - weight)
@@ -30,7 +35,7 @@ def _matmul(trace: Trace, node: Node) -> None:
         trace.refuse(node, "an operand is a vector, or its rank is not known")
         return
     last, before_last = len(const.axes) - 1, len(const.axes) - 2
-    in_axis, out_axis = (before_last, last) if weight == 1 else (last, before_last)
+    in_axis, out_axis = (before_last, last) if weight == 1 and not turned else (last, before_last)
     rank = max(len(dims), len(const.axes))
     from_right = 1 if weight == 1 else 2
     carried = trace.flow(name).aligned(rank)
@@ -38,7 +43,9 @@ def _matmul(trace: Trace, node: Node) -> None:
         _beside(trace, node, weight, carried, rank - from_right)
         return
     border = "" if len(const.axes) == 2 else f"behind {node}, whose weight has batch axes, has no bias to fold into"
-    read(trace, node, (weight, in_axis, out_axis), (name, summed(carried, rank - from_right)), border=border)
+    alpha = float(node.attributes.get("alpha", 1.0))
+    axes = (weight, in_axis, out_axis)
+    read(trace, node, axes, (name, summed(carried, rank - from_right)), scale=alpha, border=border)
     trace.put(node, 0, made(make(trace, node, weight, out_axis), rank, rank - from_right))
 
 
@@ -85,4 +92,8 @@ def _weight(trace: Trace, node: Node) -> int | None:
     return None
 
 
-RULES: Rules = {**onnx_rules("MatMul", Rule(_matmul)), **onnx_rules("Gemm", Rule(_gemm, any_rank=True))}
+RULES: Rules = {
+    **onnx_rules("MatMul", Rule(_matmul)),
+    **onnx_rules("Gemm", Rule(_gemm, any_rank=True)),
+    ("com.microsoft", "FusedMatMul"): Rule(_matmul),
+}

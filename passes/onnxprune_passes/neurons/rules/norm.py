@@ -95,21 +95,49 @@ def _softmax(trace: Trace, node: Node) -> None:
     trace.put(node, 0, carried.unknown())
 
 
-def _layer_normalization(trace: Trace, node: Node) -> None:
+def _normalised(trace: Trace, node: Node) -> tuple[int, ...]:
+    """The axes that a norm without neurons' own parameters is computed over."""
+    rank = trace.flow(node.input(0)).rank
+    if node.op_type == "MeanVarianceNormalization":
+        return node.integers("axes") or (0, 2, 3)
     axis = node.integer("axis", -1)
-    trace.refuse(node, f"it normalises over the axes from {axis} on, and each neuron changes all others")
+    axis = axis + rank if axis < 0 else axis
+    return (axis,) if node.op_type == "LpNormalization" else tuple(range(axis, rank))
+
+
+def _beside(trace: Trace, node: Node) -> None:
+    """Neurons along other axes than it normalises over, also in the statistics that it gives out.
+
+    Where they lie along both (heads, and the numbers of a head) those that change each other are united.
+    """
+    carried = trace.flow(node.input(0))
+    mixed = {axis % max(carried.rank, 1) for axis in _normalised(trace, node)} & set(carried.axes)
+    if mixed and mixed == set(carried.axes):
+        trace.refuse(node, "it normalises over the axis that they lie on, and each changes all others")
+        return
+    carried = stiffened(trace, node, carried, mixed)
+    for index in range(len(node.proto.output)):
+        trace.put(node, index, carried.unknown())
 
 
 def _mixes(among: str) -> Rule:
     return Rule(lambda trace, node: trace.refuse(node, f"it normalises over {among}, and each changes the others"))
 
 
+_LAST_AXIS = (
+    """SkipLayerNormalization SkipSimplifiedLayerNormalization EmbedLayerNormalization GroupNorm SkipGroupNorm"""
+)
+
 RULES: Rules = {
     **onnx_rules("LRN", _mixes("neighbouring neurons")),
-    **onnx_rules("MeanVarianceNormalization LpNormalization RMSNormalization", _mixes("an axis or several")),
+    **{("com.microsoft", op_type): _mixes("an axis or groups of neurons") for op_type in _LAST_AXIS.split()},
     **onnx_rules("BatchNormalization", Rule(_batch_normalization)),
     **onnx_rules("InstanceNormalization", Rule(_instance_normalization)),
     **onnx_rules("GroupNormalization", Rule(_group_normalization, _rewrite_group_normalization)),
     **onnx_rules("Softmax LogSoftmax Hardmax", Rule(_softmax)),
-    **onnx_rules("LayerNormalization", Rule(_layer_normalization)),
+    **onnx_rules(
+        """LayerNormalization SimplifiedLayerNormalization RMSNormalization LpNormalization
+        MeanVarianceNormalization""",
+        Rule(_beside, follows=(0,)),
+    ),
 }

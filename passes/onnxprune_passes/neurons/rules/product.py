@@ -20,8 +20,8 @@ _NEEDED = "it multiplies two computed values, neither of which is known to be 0"
 _HEADS = "a head goes as a whole"
 
 
-def product(trace: Trace, node: Node) -> None:
-    """The rule of MatMul when neither operand is a constant."""
+def product(trace: Trace, node: Node, turned: bool) -> None:
+    """The rule of MatMul when neither operand is a constant; `turned`: the second is [..., columns, k]."""
     names = (node.input(0), node.input(1))
     shapes = [trace.dims(name) or () for name in names]
     rank = max(len(shape) for shape in shapes)
@@ -29,6 +29,8 @@ def product(trace: Trace, node: Node) -> None:
         trace.refuse(node, "an operand is a vector, or its rank is not known")
         return
     one, other = ((flow := trace.flow(name).aligned(rank)).along(flow.axes) for name in names)
+    if turned:
+        other, shapes[1] = other.moved(lambda array: array.swapaxes(-1, -2)), (*shapes[1][:-2], *shapes[1][:-3:-1])
     after = contracted(trace, node, one, other, [(1,) * (rank - len(shape)) + shape for shape in shapes])
     if after is not None:
         trace.put(node, 0, after)

@@ -170,7 +170,9 @@ def _finish(trace: Trace, node: Node, flows: list[Flow], heads: _Heads) -> None:
     start = 0
     for flow, count, size in zip(flows, heads.counts, heads.sizes, strict=True):
         if node.input(place):
-            flow = plus(trace, node, flow, _bias(trace, node, place, slice(start, start + count * size)))
+            bias = _bias(trace, node, place, slice(start, start + count * size))
+            ids = trace.unite(node, flow.ids, bias.ids, "it adds a bias to a value without neurons, or to the last one")
+            flow = plus(trace, node, Flow(ids, flow.known, flow.values), bias)
         part = _split(flow, count, size)
         start += count * size
         if part is None:

@@ -1,0 +1,215 @@
+"""Decoder functions written out as plain nodes where they are called, for tools without functions, and the way back.
+
+A call `w = onnxprune::DecodeGaps4(w.gaps, w.values, w.shape)` becomes the nodes of the body, whose own values
+are named after the output: `w.decode.keep`, … Under the key `METADATA` the model keeps its calls as a list of
+[operator, outputs, inputs] in JSON, so that `calls_restored` finds them again, whatever happened to the rest of the
+file. A call whose nodes or parts are not there any more, since a tool computed the tensor or renamed things, stays as
+it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import helper
+
+from ..errors import EncodeError
+from ..model import Model
+from . import protos
+from .functions import DOMAIN
+from .places import Place, innermost_first, names_read, places
+
+METADATA = "onnxprune.decoders"
+"""The key of the model's metadata under which the calls that were written out are listed."""
+
+FunctionFor = Callable[[str, int], onnx.FunctionProto]
+"""(operator, ai.onnx opset) → the decoder function. Raises EncodeError for an operator that there is not."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A decoder node: its operator, and the names of its values."""
+
+    op_type: str
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]
+
+
+def calls_inlined(model: Model) -> Model:
+    """`model` with every decoder node as the plain nodes of its function, and without the functions and their domain.
+
+    Returns:
+        The same object when nothing is encoded so.
+
+    Raises:
+        EncodeError: a decoder node has no function in the model.
+    """
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model.skeleton)
+    functions = {function.name: function for function in skeleton.functions if function.domain == DOMAIN}
+    taken = {name for place in places(skeleton) for name in place.names()}
+    calls: dict[_Call, None] = {}
+    for place in innermost_first(skeleton):
+        here = [node for node in place.holder.node if node.domain == DOMAIN]
+        if here:
+            calls |= dict.fromkeys(_call(node) for node in here)
+            _expand(place, functions, taken)
+    if not calls:
+        return model
+    _without_functions(skeleton)
+    listed = [[call.op_type, call.outputs, call.inputs] for call in calls]
+    skeleton.metadata_props.add(key=METADATA, value=json.dumps(listed, separators=(",", ":")))
+    return model.with_skeleton(skeleton)
+
+
+def calls_restored(model: Model, function_for: FunctionFor) -> Model:
+    """`model` with the calls that `calls_inlined` wrote out as decoder nodes again, and the functions they need.
+
+    Returns:
+        The same object when no call is on record. The record goes in any case.
+
+    Raises:
+        EncodeError: the record is damaged, or names a decoder that this version does not know.
+    """
+    record = next((entry.value for entry in model.skeleton.metadata_props if entry.key == METADATA), None)
+    if record is None:
+        return model
+    calls = _calls_of(record)
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model.skeleton)
+    functions = {call.op_type: function_for(call.op_type, model.opset) for call in calls}
+    used: dict[str, None] = {}
+    for place in innermost_first(skeleton):
+        stored = {name for name, _ in place.tensors()}
+        for call in calls:
+            if stored.issuperset(call.inputs) and _collapse(place, call, functions[call.op_type]):
+                used[call.op_type] = None
+    _with_functions(skeleton, [functions[op_type] for op_type in used])
+    kept = [entry for entry in skeleton.metadata_props if entry.key != METADATA]
+    del skeleton.metadata_props[:]
+    skeleton.metadata_props.extend(kept)
+    return model.with_skeleton(skeleton)
+
+
+def inlined_nbytes(call: onnx.NodeProto, function: onnx.FunctionProto) -> int:
+    """Bytes of the nodes that `call` becomes, without their framing in the graph."""
+    return sum(node.ByteSize() for node in _body(call, function, set()))
+
+
+def _call(node: onnx.NodeProto) -> _Call:
+    return _Call(node.op_type, tuple(node.output), tuple(node.input))
+
+
+def _calls_of(record: str) -> tuple[_Call, ...]:
+    try:
+        return tuple(
+            _Call(str(op_type), tuple(map(str, outputs)), tuple(map(str, inputs)))
+            for op_type, outputs, inputs in json.loads(record)
+        )
+    except (ValueError, TypeError) as error:
+        raise EncodeError(f"the metadata {METADATA!r} is not a list of decoders ({error}); take it out") from error
+
+
+def _expand(place: Place, functions: Mapping[str, onnx.FunctionProto], taken: set[str]) -> None:
+    """Write out the decoder nodes of `place`, those of bodies below it left alone."""
+    nodes: list[onnx.NodeProto] = []
+    for node in place.holder.node:
+        if node.domain != DOMAIN:
+            nodes.append(node)
+            continue
+        if node.op_type not in functions:
+            raise EncodeError(
+                f"{DOMAIN}::{node.op_type} of {place.prefix + node.output[0]!r}: no such function in the model; "
+                "encode the dense model again"
+            )
+        nodes += _body(node, functions[node.op_type], taken)
+    _set_nodes(place, nodes)
+
+
+def _body(call: onnx.NodeProto, function: onnx.FunctionProto, taken: set[str]) -> list[onnx.NodeProto]:
+    """The function's nodes with the call's names for its inputs and outputs, and new ones for what is between."""
+    names = dict(zip((*function.input, *function.output), (*call.input, *call.output), strict=True))
+    nodes = []
+    for inner in function.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(inner)
+        for name in inner.output:
+            names.setdefault(name, _free(f"{call.output[0]}.decode.{name}", taken))
+        for field, values in (("input", list(inner.input)), ("output", list(inner.output))):
+            node.ClearField(field)
+            getattr(node, field).extend(names[name] if name else "" for name in values)
+        nodes.append(node)
+    return nodes
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _collapse(place: Place, call: _Call, function: onnx.FunctionProto) -> bool:
+    """Put the decoder node back where the nodes of its body are; False, and nothing changed, when they are not."""
+    nodes = list(place.holder.node)
+    maker = {name: index for index, node in enumerate(nodes) for name in node.output}
+    wanted, found = list(call.outputs), set[int]()
+    while wanted:
+        name = wanted.pop()
+        if name in call.inputs or not name:
+            continue
+        if name not in maker:
+            return False
+        if maker[name] not in found:
+            found.add(maker[name])
+            wanted.extend(nodes[maker[name]].input)
+    body = [nodes[index] for index in sorted(found)]
+    others = [node for index, node in enumerate(nodes) if index not in found]
+    inner = {name for node in body for name in node.output} - set(call.outputs)
+    if not _matches(body, function) or not inner.isdisjoint(names_read(others).union(place.outputs())):
+        return False
+    decoder = helper.make_node(call.op_type, call.inputs, call.outputs, domain=DOMAIN)
+    first = min(found)
+    others.insert(sum(index not in found for index in range(first)), decoder)
+    _set_nodes(place, others)
+    return True
+
+
+def _matches(body: Sequence[onnx.NodeProto], function: onnx.FunctionProto) -> bool:
+    """Whether the nodes are those of the function, in any order that a tool may have put them in."""
+    return sorted(_shown(node) for node in body) == sorted(_shown(node) for node in function.node)
+
+
+def _shown(node: onnx.NodeProto) -> tuple[str, str, tuple[bytes, ...]]:
+    attributes = tuple(sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute))
+    return node.domain, node.op_type, attributes
+
+
+def _set_nodes(place: Place, nodes: Sequence[onnx.NodeProto]) -> None:
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del place.holder.node[:]
+    place.holder.node.extend(copies)
+
+
+def _without_functions(skeleton: onnx.ModelProto) -> None:
+    kept = [function for function in skeleton.functions if function.domain != DOMAIN]
+    del skeleton.functions[:]
+    skeleton.functions.extend(kept)
+    for holder in (skeleton, *skeleton.functions):
+        imports = [entry for entry in holder.opset_import if entry.domain != DOMAIN]
+        del holder.opset_import[:]
+        holder.opset_import.extend(imports)
+
+
+def _with_functions(skeleton: onnx.ModelProto, functions: Sequence[onnx.FunctionProto]) -> None:
+    callers = [
+        place.function or skeleton
+        for place in places(skeleton)
+        if any(node.domain == DOMAIN for node in place.holder.node)
+    ]
+    for holder in (skeleton, *callers) if functions else ():
+        if all(entry.domain != DOMAIN for entry in holder.opset_import):
+            holder.opset_import.append(protos.domain_import())
+    skeleton.functions.extend(functions)

@@ -76,7 +76,7 @@ def make(options: PruneOptions, steps: Steps) -> Products:
         with steps.step("shrink"):
             shrunk = _after(shrink_passes(options), folded)
     with steps.step("encode"):
-        encoded = encode_model(shrunk.model, options.encode, keep_inputs=options.keep_inputs)
+        encoded = encode_model(shrunk.model, options.encode, keep_inputs=options.keep_inputs, inline=options.inline)
     return Products(original, original is not stored, pruned, folded, shrunk, encoded)
 
 

@@ -75,6 +75,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         fold: BatchNormalization goes into the weights before it; moves answers by rounding.
         shrink: remove dead neurons, and nodes and tensors that are not needed; without it shapes and nodes stay.
         encode: how pruned tensors are stored.
+        inline: decoders are written out as plain nodes, for tools that do not know functions.
         keep_inputs: initializers that are graph inputs stay so, hence dense.
         data: what to verify on, and with labels to measure accuracy on: an `.npz` file, a folder of class folders of
             pictures, a Hugging Face data set on disk, or `module:function`; see `onnxprune.samples`.
@@ -111,6 +112,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fold: bool = False
     shrink: bool = True
     encode: Scheme = "auto"
+    inline: bool = False
     keep_inputs: bool = False
     data: str | None = None
     data_option: tuple[str, ...] = ()

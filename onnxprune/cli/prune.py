@@ -62,6 +62,11 @@ onnxprune model.onnx --recipe recipe.yaml
     help="How pruned weights are stored; auto takes the smallest for each.  [default: auto]",
 )
 @click.option(
+    "--inline/--no-inline",
+    default=None,
+    help="Decoders as plain nodes, not functions, for tools without those; 1,100 bytes more a weight.  [default: no]",
+)
+@click.option(
     "--keep-inputs/--no-keep-inputs", default=None, help="Weights that are graph inputs too stay so, and dense."
 )
 @data_options("Inputs to verify on, with labels to measure accuracy: X.npz, FOLDER or module:function.")

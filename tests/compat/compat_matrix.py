@@ -4,10 +4,9 @@
 
 Every tool works on a dense file and on the encoded one, and its two results are compared:
 
-- pass: the same answers, and what a tool wrote is still encoded;
+- pass: the same answers (of a tool that changes them: as near to the model's), and what a tool wrote is still encoded;
 - re-densified: the same answers, but what it wrote holds the weights dense again;
-- no effect: the tool, which changes answers, did not find the encoded weights; the answers are nearer to the untouched
-  model's than those of its own dense result;
+- no effect: a tool that changes answers did not find the encoded weights, and the answers are the untouched model's;
 - breaks: it fails, or the answers differ, where the dense file does well;
 - fails on dense: the tool does not take the dense file either.
 """
@@ -37,9 +36,14 @@ from onnxprune_passes.encode.plan import Encoding
 from onnxprune_passes.storage import save
 
 Array = npt.NDArray[Any]
-ENCODINGS: tuple[str, ...] = tuple(name for name in get_args(Encoding) if name not in ("auto", "dense"))
+INLINE = " inline"
+"""What the name of an encoding ends in when its decoders are written out as plain nodes."""
+_NAMES: tuple[str, ...] = tuple(name for name in get_args(Encoding) if name not in ("auto", "dense"))
+ENCODINGS = (*_NAMES, *(name + INLINE for name in _NAMES if name != "coo"))
 EXPECTED = Path(__file__).with_name("expected.json")
 _TOLERANCE = 1e-5
+_LOSS = 3
+"""A tool that changes answers may be so many times as far from the untouched model's as with the dense file."""
 _STILL_ENCODED = 0.7
 """An encoded file of a net that is 90 % zeros takes less than this share of the dense one; measured: 0.12 to 0.5."""
 _TOOL_SECONDS = 600
@@ -72,7 +76,8 @@ def cases(folder: Path, only: Sequence[str] | None = None) -> tuple[Case, ...]:
         feeds_file = folder / f"{number}.npz"
         np.savez(feeds_file, allow_pickle=False, **feeds)
         for encoding in ("dense", *ENCODINGS):
-            encoded = encode_model(model, encoding)  # type: ignore[arg-type]  # one of its choices
+            scheme: Any = encoding.removesuffix(INLINE)
+            encoded = encode_model(model, scheme, inline=encoding.endswith(INLINE))
             assert encoded.tensors or encoding == "dense", f"{name}: nothing was encoded as {encoding}"
             path = folder / f"{number}.{encoding}.onnx"
             save(encoded.model, path)
@@ -127,8 +132,10 @@ def _verdict(tool: str, dense: _Result, encoded: _Result) -> Verdict:
         return Verdict("pass") if same else Verdict("breaks", "other answers")
     if not same:
         untouched = _outputs(dense.case.model, dense.case.feeds)
-        no_effect = _distance(untouched, found) < _distance(untouched, wanted)
-        return Verdict("no effect") if no_effect else Verdict("breaks", "other answers")
+        if _same(untouched, found) and not _same(untouched, wanted):
+            return Verdict("no effect")
+        if _distance(untouched, found) > _LOSS * _distance(untouched, wanted):
+            return Verdict("breaks", "other answers")
     is_encoded = encoded.target.stat().st_size < _STILL_ENCODED * dense.target.stat().st_size
     return Verdict("pass" if is_encoded else "re-densified")
 
@@ -227,9 +234,10 @@ Written by `python tests/compat/compat_matrix.py --markdown docs/benchmarks/comp
 
 Each tool works on the dense file and on the encoded one of LeNet-300-100, a BatchNorm CNN and a net with an If, 90 % of
 the weights zeroed, ai.onnx 17, IR version 8; its two results are compared. **pass**: the same answers, and what a tool
-wrote is still encoded. **re-densified**: the same answers, the weights dense again. **no effect**: the tool, which
-changes answers, did not find the encoded weights. **breaks**: it fails, or the answers differ, where the dense file
-does well. `onnxprune densify` before such a tool is the way round.
+wrote is still encoded. **re-densified**: the same answers, the weights dense again. **no effect**: a tool that changes
+answers did not find the encoded weights. **breaks**: it fails, or the answers differ, where the dense file does well.
+`onnxprune densify` before such a tool is the way round. OpenVINO knows no functions, and shifts bits of uint8 wrongly
+(the value after its BitShift differs from onnxruntime's): give it dense files.
 
 {reasons}
 """

@@ -196,6 +196,15 @@ def test_encode_auto_takes_the_smallest_file(net: Path) -> None:
     assert sizes["auto"] < sizes["dense"]
 
 
+def test_inline(net: Path) -> None:
+    for option, domains in (("--inline", [""]), ("--no-inline", ["", "onnxprune"])):
+        report = _report(net, "--sparsity", "0.9", option)
+        assert any(layer.scheme not in ("dense", "removed") for layer in report.layers)
+        pruned = onnx.load(str(net.with_name("net.pruned.onnx")))
+        assert sorted(entry.domain for entry in pruned.opset_import) == domains
+        assert len(pruned.functions) == len(domains) - 1
+
+
 def test_keep_inputs(net: Path) -> None:
     model = onnx.load(str(net))
     model.graph.input.append(helper.make_tensor_value_info("fc1.weight", TensorProto.FLOAT, [96, 64]))

@@ -13,7 +13,9 @@ from ..model import Model
 from ..pipeline import Change, Skip
 from ..storage import keys, stubs
 from . import coo, protos
+from .choose import stored_nbytes
 from .functions import DOMAIN
+from .inline import calls_inlined
 from .limits import FIRST_OPSET
 from .places import Form, Place, innermost_first, places, tensor_for
 from .plan import BY, Chosen, Encoding, plan_for
@@ -54,7 +56,9 @@ class EncodedModel:
     log: tuple[Change | Skip, ...] = ()
 
 
-def encode_model(model: Model, encoding: Encoding = "auto", *, keep_inputs: bool = False) -> EncodedModel:
+def encode_model(
+    model: Model, encoding: Encoding = "auto", *, keep_inputs: bool = False, inline: bool = False
+) -> EncodedModel:
     """`model` with its sparse tensors in the form that takes the fewest file bytes; exact, undone by `densify`.
 
     A sink: it comes last. A tensor that would not get smaller stays dense, and so does the whole model when its file
@@ -66,6 +70,8 @@ def encode_model(model: Model, encoding: Encoding = "auto", *, keep_inputs: bool
         encoding: `auto` chooses among all codings and dense; `gaps` and `bitmask` leave only that kind of index;
             `coo` is the standard's sparse tensors; `dense` changes nothing.
         keep_inputs: leave initializers that are graph inputs too dense, so that the input stays.
+        inline: write the decoders' nodes out where they are needed, for tools that do not know functions. Each tensor
+            then takes some 1,100 bytes more.
 
     Returns:
         The encoded model (the same object when nothing was encoded), its encoded tensors, and the log.
@@ -77,24 +83,24 @@ def encode_model(model: Model, encoding: Encoding = "auto", *, keep_inputs: bool
         raise EncodeError(f"encoding {encoding!r} is unknown: choose auto, dense, coo, gaps or bitmask")
     if encoding == "dense":
         return EncodedModel(model)
-    plan = plan_for(model, encoding, keep_inputs=keep_inputs)
+    plan = plan_for(model, encoding, keep_inputs=keep_inputs, inline=inline)
     ready, changes = model, list[Change]()
     if plan.chosen and model.opset < FIRST_OPSET:
         ready, reason = upgraded(model)
         if reason:
             return EncodedModel(model, log=(Skip(BY, "the model", f"stays dense: {reason}"), *plan.skips))
         changes = [Change(BY, f"converted from opset {model.opset} to {ready.opset}, the first with sparse storage")]
-        plan = plan_for(ready, encoding, keep_inputs=keep_inputs)
+        plan = plan_for(ready, encoding, keep_inputs=keep_inputs, inline=inline)
     if not plan.chosen:
         return EncodedModel(model, log=plan.skips)
-    encoded, tensors, more = _applied(ready, plan.chosen, keep_inputs=keep_inputs)
+    encoded, tensors, more = _applied(ready, plan.chosen, keep_inputs=keep_inputs, inline=inline)
     if _file_nbytes(encoded) >= _file_nbytes(model):
         return EncodedModel(model, log=plan.skips)
     return EncodedModel(encoded, tensors, (*changes, *more, *plan.skips))
 
 
 def _applied(
-    model: Model, chosen: Mapping[str, Chosen], *, keep_inputs: bool
+    model: Model, chosen: Mapping[str, Chosen], *, keep_inputs: bool, inline: bool
 ) -> tuple[Model, tuple[EncodedTensor, ...], list[Change]]:
     """`model` with the tensors of `chosen` stored so, how each is stored, and what had to change beside them."""
     skeleton = onnx.ModelProto()
@@ -108,12 +114,13 @@ def _applied(
             if key in chosen:
                 outside = stubs.store_of(tensor) == stubs.EXTERNAL
                 forms[name] = _form(place, name, chosen[key], model.initializers.source(key), sources, outside=outside)
-                tensors[key] = _encoded_tensor(key, name, chosen[key])
+                tensors[key] = _encoded_tensor(key, name, chosen[key], model.opset, inline=inline)
         if forms:
             place.replace(forms)
     _add_functions(skeleton, chosen, model.opset)
-    changes = _leave_inputs(skeleton, chosen, keep_inputs=keep_inputs)
-    return model.with_skeleton(skeleton, sources), tuple(tensors[key] for key in chosen), changes
+    changes = _leave_inputs(skeleton, chosen, keep_inputs=keep_inputs, inline=inline)
+    encoded = model.with_skeleton(skeleton, sources)
+    return calls_inlined(encoded) if inline else encoded, tuple(tensors[key] for key in chosen), changes
 
 
 def _form(
@@ -131,10 +138,10 @@ def _form(
     )
 
 
-def _encoded_tensor(key: str, name: str, chosen: Chosen) -> EncodedTensor:
+def _encoded_tensor(key: str, name: str, chosen: Chosen, opset: int, *, inline: bool) -> EncodedTensor:
     counts, coding = chosen.counts, chosen.coding
     dense = protos.tensor_nbytes(name, counts.shape, counts.dtype)
-    nbytes = coo.nbytes(name, counts) if coding is None else coding.nbytes(name, counts)
+    nbytes = coo.nbytes(name, counts) if coding is None else stored_nbytes(coding, name, counts, opset, inline=inline)
     label = coo.NAME if coding is None else coding.name
     return EncodedTensor(key, label, counts.shape, counts.kept / counts.size, dense, nbytes)
 
@@ -155,7 +162,9 @@ def _calls_decoder(place: Place) -> bool:
     return any(node.domain == DOMAIN for node in place.holder.node)
 
 
-def _leave_inputs(skeleton: onnx.ModelProto, chosen: Mapping[str, Chosen], *, keep_inputs: bool) -> list[Change]:
+def _leave_inputs(
+    skeleton: onnx.ModelProto, chosen: Mapping[str, Chosen], *, keep_inputs: bool, inline: bool
+) -> list[Change]:
     """Raise the IR version to what the stored tensors need, and take those out of the graph inputs.
 
     Up to IR version 3 every initializer has to be a graph input, and is a constant; from 4 on, one that is an input is
@@ -163,7 +172,9 @@ def _leave_inputs(skeleton: onnx.ModelProto, chosen: Mapping[str, Chosen], *, ke
     """
     changes: list[Change] = []
     before = skeleton.ir_version
-    needed = coo.MIN_IR_VERSION if all(each.coding is None for each in chosen.values()) else protos.MIN_IR_VERSION
+    needed = _FIRST_IR_WITH_DEFAULTS if inline else protos.MIN_IR_VERSION
+    if all(each.coding is None for each in chosen.values()):
+        needed = coo.MIN_IR_VERSION
     if before < needed:
         skeleton.ir_version = needed
         changes.append(Change(BY, f"raised the IR version from {before} to {needed}, which the stored tensors need"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from . import protos
 from .coding import Coding
 from .counts import Counts
+from .inline import inlined_nbytes
 from .registry import CODINGS
 from .scheme import Decodable
 
@@ -82,13 +84,16 @@ class Plan:
         return sum(choice.dense_nbytes for choice in self.choices)
 
 
-def choose(weights: Mapping[str, Counts], opset: int, codings: Sequence[Coding] = CODINGS) -> Plan:
+def choose(
+    weights: Mapping[str, Counts], opset: int, codings: Sequence[Coding] = CODINGS, *, inline: bool = False
+) -> Plan:
     """The assignment of `codings` to weights that makes the smallest file for a model of the ai.onnx `opset`.
 
-    `weights`: name → counts (see `count`). A weight that no coding can store, or makes smaller, stays dense.
+    `weights`: name → counts (see `count`). A weight that no coding can store, or makes smaller, stays dense. `inline`:
+    each weight has the nodes of its decoders to itself, and there are no functions.
     """
-    priced = tuple(_priced(name, counts, opset, codings) for name, counts in weights.items())
-    prices = _Prices(priced, codings, opset)
+    priced = tuple(_priced(name, counts, opset, codings, inline=inline) for name, counts in weights.items())
+    prices = _Prices(priced, codings, opset, inline=inline)
     best = prices.best()
     choices = tuple(
         Choice(each.name, each.counts, coding, each.dense_nbytes, each.nbytes_by_coding, each.refused)
@@ -96,13 +101,31 @@ def choose(weights: Mapping[str, Counts], opset: int, codings: Sequence[Coding] 
     )
     used = {scheme for choice in choices if choice.coding for scheme in choice.coding.schemes}
     schemes = tuple(scheme for scheme in prices.schemes if scheme in used)
-    once = sum(protos.function_nbytes(scheme, opset) for scheme in schemes)
-    return Plan(choices, schemes, once + (protos.import_nbytes() if schemes else 0))
+    once = 0 if inline else sum(protos.function_nbytes(scheme, opset) for scheme in schemes)
+    return Plan(choices, schemes, once + (protos.import_nbytes() if schemes and not inline else 0))
 
 
-def _priced(name: str, counts: Counts, opset: int, codings: Sequence[Coding]) -> Choice:
+def stored_nbytes(coding: Coding, name: str, counts: Counts, opset: int, *, inline: bool) -> int:
+    """File bytes of a weight stored so: its initializers and its nodes, `inline` those of the decoders themselves."""
+    called = coding.nbytes(name, counts)
+    return called + _written_out(coding, len(name.encode()), opset) if inline else called
+
+
+@lru_cache(maxsize=4096)
+def _written_out(coding: Coding, length: int, opset: int) -> int:
+    """The bytes that inlining adds to a weight whose name has so many bytes."""
+    functions = {scheme.op_type: scheme.function(opset) for scheme in coding.schemes}
+    nodes = coding.nodes("n" * length)
+    return sum(inlined_nbytes(node, functions[node.op_type]) - protos.node_nbytes(node) for node in nodes)
+
+
+def _priced(name: str, counts: Counts, opset: int, codings: Sequence[Coding], *, inline: bool) -> Choice:
     support = {coding.name: coding.supports(counts, opset) for coding in codings}
-    nbytes = {coding.name: coding.nbytes(name, counts) for coding in codings if support[coding.name]}
+    nbytes = {
+        coding.name: stored_nbytes(coding, name, counts, opset, inline=inline)
+        for coding in codings
+        if support[coding.name]
+    }
     refused = {coding: answer.reason for coding, answer in support.items() if not answer}
     return Choice(name, counts, None, protos.tensor_nbytes(name, counts.shape, counts.dtype), nbytes, refused)
 
@@ -110,7 +133,7 @@ def _priced(name: str, counts: Counts, opset: int, codings: Sequence[Coding]) ->
 class _Prices:
     """What every set of schemes costs. Sets are of indices into `schemes`."""
 
-    def __init__(self, priced: Sequence[Choice], codings: Sequence[Coding], opset: int) -> None:
+    def __init__(self, priced: Sequence[Choice], codings: Sequence[Coding], opset: int, *, inline: bool) -> None:
         dense = np.array([each.dense_nbytes for each in priced], np.int64)
         table = np.array(
             [[each.nbytes_by_coding.get(coding.name, each.dense_nbytes) for coding in codings] for each in priced],
@@ -123,8 +146,8 @@ class _Prices:
         self.schemes = tuple(dict.fromkeys(scheme for coding in self._codings for scheme in coding.schemes))
         place = {scheme: number for number, scheme in enumerate(self.schemes)}
         self._members = [frozenset(place[scheme] for scheme in coding.schemes) for coding in self._codings]
-        self._once = [protos.function_nbytes(scheme, opset) for scheme in self.schemes]
-        self._import = protos.import_nbytes()
+        self._once = [0 if inline else protos.function_nbytes(scheme, opset) for scheme in self.schemes]
+        self._import = 0 if inline else protos.import_nbytes()
 
     def total(self, members: _Set) -> int:
         """Bytes of all the weights with only these schemes."""

@@ -14,8 +14,9 @@ from ..storage import keys, stubs
 from . import coo
 from .coding import Coding
 from .functions import DOMAIN, DOMAIN_VERSION
+from .inline import calls_restored
 from .places import Form, Place, innermost_first, names_read, places, tensor_for
-from .registry import scheme_of, values_of
+from .registry import function_for, scheme_of, values_of
 from .scheme import VALUES
 
 
@@ -51,6 +52,7 @@ def decoders(model: Model) -> Iterator[Decoder]:
                 f"the model imports version {entry.version} of {DOMAIN}, this onnxprune reads {DOMAIN_VERSION}; "
                 "install a newer one"
             )
+    model = calls_restored(model, function_for)
     for place in places(model.skeleton):
         yield from _decoders_in(place, model)
 
@@ -106,6 +108,7 @@ def densify(model: Model) -> Model:
     """
     if next(decoders(model), None) is None and not sparse_tensors(model):
         return model
+    model = calls_restored(model, function_for)
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model.skeleton)
     sources: dict[str, Array] = {}

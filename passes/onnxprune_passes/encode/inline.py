@@ -10,7 +10,7 @@ it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -50,18 +50,18 @@ def calls_inlined(model: Model) -> Model:
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model.skeleton)
     functions = {function.name: function for function in skeleton.functions if function.domain == DOMAIN}
+    calls: dict[_Call, None] = dict.fromkeys(_recorded(model))
+    known = len(calls)
     taken = {name for place in places(skeleton) for name in place.names()}
-    calls: dict[_Call, None] = {}
     for place in innermost_first(skeleton):
         here = [node for node in place.holder.node if node.domain == DOMAIN]
         if here:
             calls |= dict.fromkeys(_call(node) for node in here)
             _expand(place, functions, taken)
-    if not calls:
+    if len(calls) == known:
         return model
     _without_functions(skeleton)
-    listed = [[call.op_type, call.outputs, call.inputs] for call in calls]
-    skeleton.metadata_props.add(key=METADATA, value=json.dumps(listed, separators=(",", ":")))
+    _set_record(skeleton, calls)
     return model.with_skeleton(skeleton)
 
 
@@ -69,41 +69,56 @@ def calls_restored(model: Model, function_for: FunctionFor) -> Model:
     """`model` with the calls that `calls_inlined` wrote out as decoder nodes again, and the functions they need.
 
     Returns:
-        The same object when no call is on record. The record goes in any case.
+        The same object when no call is on record, or none is there any more.
 
     Raises:
         EncodeError: the record is damaged, or names a decoder that this version does not know.
     """
-    record = next((entry.value for entry in model.skeleton.metadata_props if entry.key == METADATA), None)
-    if record is None:
+    calls = _recorded(model)
+    if not calls:
         return model
-    calls = _calls_of(record)
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model.skeleton)
     functions = {call.op_type: function_for(call.op_type, model.opset) for call in calls}
     used: dict[str, None] = {}
     for place in innermost_first(skeleton):
-        stored = {name for name, _ in place.tensors()}
+        there = {name for name, _ in place.tensors()}
         for call in calls:
-            if stored.issuperset(call.inputs) and _collapse(place, call, functions[call.op_type]):
+            if there.issuperset(call.inputs) and _collapse(place, call, functions[call.op_type]):
                 used[call.op_type] = None
+                there.update(call.outputs)
+    if not used:
+        return model
     _with_functions(skeleton, [functions[op_type] for op_type in used])
-    kept = [entry for entry in skeleton.metadata_props if entry.key != METADATA]
-    del skeleton.metadata_props[:]
-    skeleton.metadata_props.extend(kept)
+    _set_record(skeleton, ())
     return model.with_skeleton(skeleton)
 
 
 def inlined_nbytes(call: onnx.NodeProto, function: onnx.FunctionProto) -> int:
-    """Bytes of the nodes that `call` becomes, without their framing in the graph."""
-    return sum(node.ByteSize() for node in _body(call, function, set()))
+    """Bytes that `call` takes in a graph once it is written out, its entry in the record included."""
+    return sum(map(protos.node_nbytes, _body(call, function, set()))) + len(_record([_call(call)])) - 1
 
 
 def _call(node: onnx.NodeProto) -> _Call:
     return _Call(node.op_type, tuple(node.output), tuple(node.input))
 
 
-def _calls_of(record: str) -> tuple[_Call, ...]:
+def _record(calls: Iterable[_Call]) -> str:
+    return json.dumps([[call.op_type, call.outputs, call.inputs] for call in calls], separators=(",", ":"))
+
+
+def _set_record(skeleton: onnx.ModelProto, calls: Collection[_Call]) -> None:
+    """Replace the record; without calls it goes."""
+    kept = [entry for entry in skeleton.metadata_props if entry.key != METADATA]
+    del skeleton.metadata_props[:]
+    skeleton.metadata_props.extend(kept)
+    if calls:
+        skeleton.metadata_props.add(key=METADATA, value=_record(calls))
+
+
+def _recorded(model: Model) -> tuple[_Call, ...]:
+    """The calls on record; EncodeError when the record is damaged."""
+    record = next((entry.value for entry in model.skeleton.metadata_props if entry.key == METADATA), "[]")
     try:
         return tuple(
             _Call(str(op_type), tuple(map(str, outputs)), tuple(map(str, inputs)))

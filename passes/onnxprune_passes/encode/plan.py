@@ -49,7 +49,7 @@ class ModelPlan:
     skips: tuple[Skip, ...]
 
 
-def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool) -> ModelPlan:
+def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool, inline: bool = False) -> ModelPlan:
     """The choice for every tensor of `model`, as if its opset were at least 11; see `encode_model`."""
     counts, skips = _candidates(model, coo_wanted=encoding == "coo", keep_inputs=keep_inputs)
     chosen: dict[str, Chosen] = {}
@@ -59,7 +59,7 @@ def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool) -> ModelPla
                 chosen[key] = Chosen(found, None)
         return ModelPlan(chosen, tuple(skips))
     codings = tuple(coding for coding in CODINGS if encoding == "auto" or coding.index.name.startswith(encoding))
-    for choice in choose(counts, max(model.opset, FIRST_OPSET), codings).choices:
+    for choice in choose(counts, max(model.opset, FIRST_OPSET), codings, inline=inline).choices:
         if choice.coding is not None:
             chosen[choice.name] = Chosen(choice.counts, choice.coding)
         elif not choice.nbytes_by_coding and choice.counts.kept < _WORTH_SAYING * choice.counts.size:

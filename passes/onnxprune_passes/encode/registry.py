@@ -45,6 +45,14 @@ def scheme_of(node: onnx.NodeProto) -> Scheme | None:
     )
 
 
+def function_for(op_type: str, opset: int) -> onnx.FunctionProto:
+    """The function of the domain `onnxprune` with this name, for models of this ai.onnx opset. Raises EncodeError."""
+    for scheme in (*SCHEMES, *VALUE_SCHEMES):
+        if scheme.op_type == op_type:
+            return scheme.function(opset)
+    raise EncodeError(f"{DOMAIN}::{op_type} is no decoder of this version; the file may come from a newer onnxprune")
+
+
 def values_of(node: onnx.NodeProto) -> ValueScheme | None:
     """The value scheme that a node undoes; None for any other node."""
     if node.domain != DOMAIN:

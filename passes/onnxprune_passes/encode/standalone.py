@@ -11,6 +11,8 @@ from ..model import Model
 from ..storage import keys, stubs
 from .densify import Decoder, decoders, sparse_tensors
 from .functions import DOMAIN
+from .inline import calls_restored
+from .registry import function_for
 
 OUTPUT = "decoded"
 """The name of the output of a standalone model."""
@@ -25,6 +27,7 @@ def standalone_decoders(model: Model) -> Iterator[tuple[str, Model]]:
     Raises:
         EncodeError: a decoder node is unknown, or a part of it is not stored in the model.
     """
+    model = calls_restored(model, function_for)
     stored = dict(keys.tensors(model.skeleton))
     for decoder in decoders(model):
         parts = [stored[key] for key in decoder.inputs]

@@ -19,9 +19,11 @@ from .full import Full
 from .functions import DOMAIN, DOMAIN_VERSION
 from .gaps import Gaps
 from .limits import FIRST_OPSET, Support
+from .narrow import Narrow
 from .protos import MIN_IR_VERSION, domain_import
 from .registry import CODINGS, SCHEMES, VALUE_SCHEMES, scheme_of, values_of
 from .scheme import Encoded, Layout, Scheme, ValueScheme
+from .split import Split
 from .standalone import OUTPUT, standalone_decoders
 
 __all__ = [
@@ -45,8 +47,10 @@ __all__ = [
     "Full",
     "Gaps",
     "Layout",
+    "Narrow",
     "Plan",
     "Scheme",
+    "Split",
     "Support",
     "ValueScheme",
     "Values",

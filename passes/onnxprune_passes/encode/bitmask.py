@@ -22,11 +22,8 @@ from .scheme import Encoded, Layout, checked_inputs, shape_tensor
 
 _SIGNATURE = "DecodeBitmask (mask, values, shape) => (weight)"
 
-_DOC = """A weight stored as its non-zero entries and one bit for each of its entries. Version 1.
-mask: uint8 [n], eight entries of the flat (row-major) weight a byte, the lowest bit first; bits past the end are 0.
-values: first the filler (0), then the stored entries in order.
-shape: int64 [rank], the dims of the weight.
-To read it, take the bits in order: 1 is the next value, 0 is the filler."""
+_DOC = """Version 1. A flat weight, a bit of mask for each entry, lowest bits first: 1 is the next of values, 0 the \
+filler, values[0]."""
 
 _KEEP = """
   first = Constant <value = int64[1] {0}> ()
@@ -35,7 +32,7 @@ _KEEP = """
 """
 
 _SHAPED = """
-  weight = Reshape (stored, shape)
+  weight = Reshape (got, shape)
 """
 
 

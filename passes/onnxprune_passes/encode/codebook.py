@@ -21,13 +21,11 @@ from .scheme import Layout
 
 _SIGNATURE = "ReadCodes{bits} (codes, codebook) => (values)"
 
-_DOC = """Values stored as a table of distinct ones and a code for each. Version 1.
-codes: uint8 [n], {packing}.
-codebook: [2 to {most}] the values that codes 0, 1, ... stand for, the first of them 0, the filler."""
+_DOC = """Version 1. codes ({packing}) stand for entries of codebook; the first is the filler."""
 
 _BODY = """
   index = Cast <to = 6> ({codes})
-  values = Gather <axis = 0> (codebook, index)
+  values = Gather (codebook, index)
 """
 
 
@@ -102,5 +100,5 @@ class Codebook:
         packed = self.bits != 8
         text = packing.unpack_text("codes", "code", self.bits) if packed else ""
         body = text + _BODY.format(codes="code" if packed else "codes")
-        doc = _DOC.format(packing=packing.describe(self.bits), most=2**self.bits)
+        doc = _DOC.format(packing=packing.describe(self.bits))
         return functions.function_from_text(_SIGNATURE.format(bits=self.bits), body, doc, opset)

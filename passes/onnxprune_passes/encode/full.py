@@ -19,14 +19,13 @@ from .scheme import VALUES, Encoded, Layout, check_values, dims_of, shape_tensor
 
 _SIGNATURE = "DecodeFull (values, shape) => (weight)"
 
-_DOC = """A weight stored as all its entries. Version 1.
-values: first the filler (0, not used), then the entries of the flat (row-major) weight; what is behind them fills up.
-shape: int64 [rank], the dims of the weight."""
+_DOC = """Version 1. A flat weight as all its entries, after a filler, values[0], that is not used."""
 
 _BODY = """
-  end = Add (size, unit)
-  entries = Slice (values, unit, end)
-  weight = Reshape (entries, shape)
+  one = Constant <value = int64[1] {1}> ()
+  end = Add (size, one)
+  flat = Slice (values, one, end)
+  weight = Reshape (flat, shape)
 """
 
 

@@ -5,6 +5,9 @@ model's opset whatever it says, and the checker refuses any other. Every operato
 11 on (axes are never passed, so Unsqueeze and its kin do not appear) and is folded by onnxruntime when the model is
 loaded. Constants are int32, int64 or uint8; nothing names the weight's dtype.
 
+A function is in every file that uses it, so names in it are short and its doc string says no more than is needed to
+read it; docs/encoding.md says it at length.
+
 onnxruntime 1.31 keeps every intermediate result until folding ends: load time and memory follow the number of tensors
 in a body that are as long as the weight (3 in the gap decoders; in the bitmask's 5, and 4 of one byte an entry).
 """
@@ -21,19 +24,17 @@ DOMAIN = "onnxprune"
 DOMAIN_VERSION = 1
 
 SIZE = """
-  unit = Constant <value = int64[1] {1}> ()
-  dims = Concat <axis = 0> (unit, shape)
-  size = ReduceProd (dims)
+  size = ReduceProd (shape)
 """
-"""shape → size, int64 [1]; the extra 1 is for a weight of rank 0."""
+"""shape → size, int64 [1]."""
 
 STORED = """
   axis = Constant <value = int32 {0}> ()
   rank = CumSum (keep, axis)
   order = Mul (rank, keep)
-  stored = Gather <axis = 0> (values, order)
+  got = Gather (values, order)
 """
-"""keep (int32, 1 or 0), values → stored: the next value for every 1, values[0] for every 0."""
+"""keep (int32, 1 or 0), values → got: the next value for every 1, values[0] for every 0."""
 
 
 def function_from_text(signature: str, body: str, doc: str, opset: int) -> onnx.FunctionProto:
@@ -49,4 +50,6 @@ def function_from_text(signature: str, body: str, doc: str, opset: int) -> onnx.
     text = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{signature}\n{{{body}}}'
     function = onnx.parser.parse_function(text)
     function.doc_string = doc
+    for node in function.node:
+        node.ClearField("domain")  # the parser writes the empty one
     return function

@@ -23,24 +23,18 @@ from .counts import Counts, changed, counts_of, kept_runs
 from .limits import Support, basic_support, require_encodable
 from .scheme import Encoded, Layout, checked_inputs, shape_tensor
 
-_DOC = """A weight stored as its non-zero entries and the distances between them. Version 1.
-gaps: uint8 [n], {packing}.
-values: first the filler (0), then the stored entries in the order of the flat (row-major) weight.
-shape: int64 [rank], the dims of the weight.
-To read it, set every entry to the filler, start at position 0 and take the codes in order. The code {escape} moves \
-the position on by {escape} and stores nothing. Any other code moves it on by that many places, puts the next value \
-there and moves on by one more.{rest}"""
+_DOC = """Version 1. A flat weight of fillers (values[0]) into which the next value is put after each gap: \
+gaps has {packing}; {escape} skips {escape} entries and puts nothing.{rest}"""
 
-_REST = """
-The last codes only fill up the last byte: positions past the end begin at 0 again, and nothing changes there."""
+_REST = " Codes that fill the last byte go on at the start and change nothing."
 
 _SIGNATURE = "DecodeGaps{bits} (gaps, values, shape) => (weight)"
 
 _STEPS = """
   gap = Cast <to = 6> ({codes})
-  escape = Constant <value = int32 {{{escape}}}> ()
-  below = Less (gap, escape)
-  keep = Cast <to = 6> (below)
+  most = Constant <value = int32 {{{escape}}}> ()
+  put = Less (gap, most)
+  keep = Cast <to = 6> (put)
   step = Add (gap, keep)
 """
 """codes → keep (1 where a code stores an entry) and step (how far it moves), int32."""
@@ -48,21 +42,21 @@ _STEPS = """
 _POSITIONS = """
   end = CumSum (step, axis)
   one = Constant <value = int32 {1}> ()
-  position = Sub (end, one)
+  at = Sub (end, one)
 """
 
 _WRAP = """
-  length = Cast <to = 6> (size)
-  place = Mod (position, length)
+  past = Cast <to = 6> (size)
+  place = Mod (at, past)
 """
 """Positions from `size` on, where the codes that fill the last byte can fall, begin at 0 again."""
 
 _SCATTER = """
   first = Constant <value = int64[1] {{0}}> ()
-  filler = Slice (values, first, unit)
-  empty = Expand (filler, size)
-  full = ScatterElements <axis = 0> (empty, {place}, stored)
-  weight = Reshape (full, shape)
+  fill = Gather (values, first)
+  none = Expand (fill, size)
+  all = ScatterElements (none, {place}, got)
+  weight = Reshape (all, shape)
 """
 
 
@@ -203,7 +197,7 @@ class Gaps:
     def function(self, opset: int) -> onnx.FunctionProto:
         """`DecodeGaps4` or the like; see `Scheme.function`."""
         packed = self.bits != 8
-        codes, place = ("codes", "place") if packed else ("gaps", "position")
+        codes, place = ("codes", "place") if packed else ("gaps", "at")
         body = (
             functions.SIZE
             + (packing.unpack_text("gaps", codes, self.bits) if packed else "")

@@ -50,6 +50,8 @@ class Support:
 def basic_support(shape: Sequence[int], dtype: np.dtype[Any], opset: int) -> Support:
     """What no scheme here can store: other dtypes, no entries, too many entries, an opset below `FIRST_OPSET`."""
     size = math.prod(shape)
+    if not shape:
+        return Support("it has no axis: one number is not worth encoding")
     if dtype not in DTYPES:
         return Support(f"dtype {dtype} cannot be encoded; those that can are {', '.join(map(str, DTYPES))}")
     if size == 0:

@@ -68,7 +68,7 @@ def describe(bits: int) -> str:
         return "one code a byte"
     count = group(bits)
     where = "a byte" if count * bits == 8 else f"{count * bits // 8} bytes"
-    return f"{count} codes of {bits} bits in {where}, lowest bits first" if count > 1 else ""
+    return f"{count} codes of {bits} bits in {where}, lowest first"
 
 
 def unpack_text(packed: str, codes: str, bits: int) -> str:
@@ -79,14 +79,14 @@ def unpack_text(packed: str, codes: str, bits: int) -> str:
     if bits in _SHIFTED:
         shifts = ", ".join(map(str, range(0, 8, bits)))
         return f"""
-  column = Constant <value = int64[2] {{-1, 1}}> ()
-  bytes = Reshape ({packed}, column)
-  shifts = Constant <value = uint8[1, {8 // bits}] {{{shifts}}}> ()
-  shifted = BitShift <direction = "RIGHT"> (bytes, shifts)
-  modulus = Constant <value = uint8 {{{2**bits}}}> ()
-  table = Mod (shifted, modulus)
+  tall = Constant <value = int64[2] {{-1, 1}}> ()
+  byte = Reshape ({packed}, tall)
+  by = Constant <value = uint8[{8 // bits}] {{{shifts}}}> ()
+  moved = BitShift <direction = "RIGHT"> (byte, by)
+  base = Constant <value = uint8 {{{2**bits}}}> ()
+  digit = Mod (moved, base)
   flat = Constant <value = int64[1] {{-1}}> ()
-  {codes} = Reshape (table, flat)
+  {codes} = Reshape (digit, flat)
 """
     count = group(bits)
     width = count * bits // 8
@@ -94,15 +94,15 @@ def unpack_text(packed: str, codes: str, bits: int) -> str:
     weights = ", ".join(str(256**byte) for byte in range(width))
     divisors = ", ".join(str(2 ** (bits * place)) for place in range(count))
     return f"""
-  row = Constant <value = int64[2] {{-1, {width}}}> ()
-  bytes = Reshape ({packed}, row)
-  wide = Cast <to = {number}> (bytes)
-  weights = Constant <value = {kind}[{width}, 1] {{{weights}}}> ()
-  numbers = MatMul (wide, weights)
-  divisors = Constant <value = {kind}[1, {count}] {{{divisors}}}> ()
-  shifted = Div (numbers, divisors)
-  modulus = Constant <value = {kind} {{{2**bits}}}> ()
-  table = Mod (shifted, modulus)
+  tall = Constant <value = int64[2] {{-1, {width}}}> ()
+  byte = Reshape ({packed}, tall)
+  wide = Cast <to = {number}> (byte)
+  high = Constant <value = {kind}[{width}, 1] {{{weights}}}> ()
+  word = MatMul (wide, high)
+  by = Constant <value = {kind}[{count}] {{{divisors}}}> ()
+  moved = Div (word, by)
+  base = Constant <value = {kind} {{{2**bits}}}> ()
+  digit = Mod (moved, base)
   flat = Constant <value = int64[1] {{-1}}> ()
-  {codes} = Reshape (table, flat)
+  {codes} = Reshape (digit, flat)
 """

@@ -11,12 +11,19 @@ from .coding import Coding
 from .full import Full
 from .functions import DOMAIN
 from .gaps import Gaps
+from .narrow import Narrow
 from .scheme import Scheme, ValueScheme
+from .split import Split
 
 SCHEMES: tuple[Scheme, ...] = (Full(), Bitmask(), Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8))
 """Every index scheme, in the order in which equal sizes are decided."""
 
-VALUE_SCHEMES: tuple[ValueScheme, ...] = tuple(Codebook(bits) for bits in range(1, 9))
+VALUE_SCHEMES: tuple[ValueScheme, ...] = (
+    *(Codebook(bits) for bits in range(1, 9)),
+    Narrow("f16"),
+    Narrow("bf16"),
+    *(Split(bits) for bits in range(1, 5)),
+)
 """Every value scheme, in the same order."""
 
 CODINGS: tuple[Coding, ...] = tuple(

@@ -16,8 +16,7 @@ from onnxprune_passes.errors import EncodeError
         ([0] * 8 + [3], [0, 1], [0, 3]),
         ([0] * 15 + [3], [0, 128], [0, 3]),
         ([[0, 2], [0, 0]], [2], [0, 2]),
-        (4, [1], [0, 4]),
-        (0, [0], [0]),
+        ([4], [1], [0, 4]),
     ],
 )
 def test_lowest_bit_first(values: object, mask: list[int], stored: list[int]) -> None:

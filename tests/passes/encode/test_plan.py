@@ -88,7 +88,7 @@ def test_nothing_to_gain_gives_the_same_object(build: Build, sparse: Sparse, enc
     for density, shape in ((1.0, (32, 32)), (0.97, (32, 32)), (0.0, (8, 8)), (0.0, (9, 9))):
         model = build(
             "g (float[N,M] x) => (float[N,K] y) { y = MatMul(x, w) }",
-            {"w": sparse(*shape, density=density, below=1000)},
+            {"w": sparse(*shape, density=density, below=100_000)},
         )
         if shape == (9, 9) and encoding == "coo":
             continue  # 324 bytes of zeros are 40 there
@@ -169,7 +169,7 @@ def test_what_training_sets_stays_an_initializer(build: Build, sparse: Sparse) -
 def test_encoding_what_is_encoded_encodes_only_what_is_dense(
     build: Build, sparse: Sparse, feed: Feeds, exact: Exact
 ) -> None:
-    model = build(TWO, {"w": sparse(32, 32), "v": sparse(32, 32, density=1.0, below=1000)})
+    model = build(TWO, {"w": sparse(32, 32), "v": sparse(32, 32, density=1.0, below=100_000)})
     first = encode_model(model, "gaps").model
     assert [each.key for each in decoders(first)] == ["w"]
     for encoding in ("auto", "gaps", "bitmask", "coo"):

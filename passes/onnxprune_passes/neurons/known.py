@@ -9,6 +9,7 @@ and Slice is enough to lose the thread.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,8 +71,8 @@ def _measured(trace: Trace, value: str) -> frozenset[int]:
 
 def learn(trace: Trace, node: Node) -> None:
     """Infer the shapes of the outputs of `node` anew, where more is known of its inputs than the file tells."""
-    stated = {name: trace.stated(name) for name in node.proto.output if name}
-    if node.domain or node.has_body or not any(dims is None or _open(dims) for dims in stated.values()):
+    stated = [trace.stated(name) for name in node.proto.output if name]
+    if node.domain or node.has_body or not any(dims is None or _open(dims) for dims in stated):
         return
     names = [name for name in dict.fromkeys(node.proto.input) if name]
     values = {
@@ -81,12 +82,17 @@ def learn(trace: Trace, node: Node) -> None:
         return
     types = {name: _type(trace, name) for name in names}
     for name, dims in _inferred(trace, node, types, values).items():
-        before = stated[name] or (None,) * len(dims)
-        if len(before) == len(dims):
-            pairs = zip(before, dims, strict=True)
-            trace.learned[name] = tuple(
-                old if isinstance(old, int) else old if new is None else new for old, new in pairs
-            )
+        tell(trace, name, dims)
+
+
+def tell(trace: Trace, value: str, dims: Sequence[Dim]) -> None:
+    """Note sizes of axes of `value` where the file tells none."""
+    stated = trace.stated(value) or (None,) * len(dims)
+    if len(stated) == len(dims):
+        pairs = zip(stated, dims, strict=True)
+        trace.learned[value] = tuple(
+            new if isinstance(new, int) and not isinstance(old, int) else old for old, new in pairs
+        )
 
 
 def _open(dims: tuple[Dim, ...]) -> bool:

@@ -35,7 +35,8 @@ class NamedSizes:
         """True when the target will fit what `flow`, the output's, keeps: it can be rewritten, or fits by itself.
 
         `copies`: the axes at which a 0 copies the very axis. Neurons whose number is the target are united with those
-        that lie along its axis: they are the same, or in the same groups.
+        that lie along its axis: they are the same, or in the same groups; nothing is united where they are the same in
+        another order (a channel shuffle), since as many stay in any case.
         """
         for axis, value in enumerate(self.values):
             if self.ids[axis] >= 0:
@@ -43,7 +44,8 @@ class NamedSizes:
                 own = flow.ids.reshape(-1)
                 if measured is None or flow.axes != (axis,) or measured.shape != own.shape or min(*measured, *own) < 0:
                     return False
-                trace.pairs.append((measured, own))
+                if not np.array_equal(np.sort(measured), np.sort(own)):
+                    trace.pairs.append((measured, own))
             elif (axis in flow.axes or value == 0) and not (rewritable or self.fits_by_itself(axis, copies)):
                 return False
         return True

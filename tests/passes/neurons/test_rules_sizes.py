@@ -33,6 +33,15 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {**ONE_BY_ONE, "apart": [1, 2, 4, 3, 3], "joined": [1, -1, 3, 3], "w2": ((2, 8, 1, 1), {1: [1, 3]})},
         {},
     ),
+    "sizes_shuffle_of_a_dynamic_batch": (
+        f"""g (float[N,2,3,3] x) => (float[N,2,3,3] y) {{ c = Conv(x, w1, b1) {CHUNKED.format("", "c")}
+        a = Relu(r) j = Concat<axis=1>(l, a) z = Shape(j) b = Gather(z, zero) k = Gather(z, one) p = Gather(z, places)
+        q = Div(k, two) g = Concat<axis=0>(b, two, q, p) u = Reshape(j, g) t = Transpose<perm=[0,2,1,3,4]>(u)
+        f = Concat<axis=0>(b, k, p) v = Reshape(t, f) {CHUNKED.format("2", "v")}
+        m = Neg(r2) d = Concat<axis=1>(l2, m) y = Conv(d, w2) }}""",
+        {**ONE_BY_ONE, "places": [2, 3], "w2": ((2, 8, 1, 1), {1: [1, 3]})},
+        {},
+    ),
     "sizes_scale": (
         """g (float[N,3] x) => (float[N,2] y) { c = MatMul(x, w1) s = Shape(c) n = Slice(s, one, two)
         f = Cast<to=1>(n) k = Sqrt(f) a = Mul(c, k) y = MatMul(a, w2) }""",

@@ -12,6 +12,7 @@ from ...arrays import NDArray
 from ..cut import Cut
 from ..flow import Flow
 from ..graph import Dim, Node
+from ..known import tell
 from ..operands import in_groups
 from ..regroup import blocks, first_alone, regrouped, solved
 from ..rule import Rule, Rules, onnx_rules
@@ -31,6 +32,8 @@ def _transpose(trace: Trace, node: Node) -> None:
 def _reshape(trace: Trace, node: Node) -> None:
     carried, before, after = trace.flow(node.input(0)), trace.dims(node.input(0)), _after(trace, node)
     target = named_sizes(trace, node.input(1))
+    if after is not None:
+        tell(trace, node.output(0), after)
     flow = None if before is None or after is None else regrouped(carried, before, after)
     if flow is None and before is not None and after is not None:
         flow = _coarse(trace, node, before, after)

@@ -17,9 +17,11 @@ from onnxprune_passes.storage import load
 from onnxprune_passes.thresholds import NM, Absolute, Quality, Sparsity, Threshold
 from onnxprune_passes.weights import find_weights
 
+from .recalibration import Recalibrate, inputs_to_recalibrate
 from .recipe import PruneOptions, rounding_of, split_layer
 from .remaining import over_what_remains
 from .steps import Steps
+from .verification import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,7 @@ class Products:
     Attributes:
         original: the input, made dense where it was encoded.
         was_encoded: whether it was.
-        pruned: after masks, channel and magnitude pruning; the same shapes.
+        pruned: after masks, channel and magnitude pruning, and new BatchNormalization statistics; the same shapes.
         folded: after BatchNormalization went into the weights; the same State when that was not asked for.
         shrunk: after the removal of dead neurons and of what else is not needed; the same State when not asked for.
         encoded: how the shrunk model is stored.
@@ -67,6 +69,8 @@ def make(options: PruneOptions, steps: Steps) -> Products:
         original = densify(stored)
     with steps.step("prune"):
         pruned = _pruned(original, options)
+    if options.recalibrate:
+        pruned = _recalibrated(pruned, options, steps)
     folded = pruned
     if options.fold:
         with steps.step("fold"):
@@ -80,9 +84,17 @@ def make(options: PruneOptions, steps: Steps) -> Products:
     return Products(original, original is not stored, pruned, folded, shrunk, encoded)
 
 
+def _recalibrated(pruned: State, options: PruneOptions, steps: Steps) -> State:
+    """`pruned` with statistics of BatchNormalization estimated from `--data`."""
+    with steps.step("choose inputs", "to recalibrate on"):
+        inputs = inputs_to_recalibrate(options.model, Source(options.data, options.data_option))
+    return _noted(Recalibrate(inputs, steps), pruned, "no BatchNormalization whose statistics may be replaced")
+
+
 def smaller_model(original: Model, options: PruneOptions) -> Model:
-    """`original`, pruned and without its dead neurons."""
-    return RemoveDeadNeurons()(_pruned(original, options)).model
+    """`original`, pruned, folded and shrunk as `options` say."""
+    passes = (*(fold_passes(options) if options.fold else ()), *shrink_passes(options))
+    return _after(passes, _pruned(original, options)).model
 
 
 def _pruned(original: Model, options: PruneOptions) -> State:

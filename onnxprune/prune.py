@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from .analysis import weight_rows
 from .checks import Checked, verify_products
 from .files import check_paths, file_of, nbytes_dense, nbytes_on_disk, pending_file, temporary_folder
 from .products import Products, make, smaller_model
+from .recalibration import Recalibrate
 from .recipe import ROUNDINGS, PruneOptions, resolved
 from .report import Left, Note, Report, Rounding, tools
 from .rounding import settled
@@ -137,9 +138,15 @@ def _report(options: PruneOptions, products: Products, staged: Staged, checked: 
         decoded=checked.decoded,
         accuracy=checked.accuracy,
         accuracy_note=checked.accuracy_note,
-        warnings=checked.warnings,
+        warnings=(*_not_recalibrated(log), *checked.warnings),
         seconds=steps.seconds,
     )
+
+
+def _not_recalibrated(log: Iterable[Change | Skip]) -> list[str]:
+    """What was asked for and not done: accuracy may be lower than it could be."""
+    left = [entry for entry in log if isinstance(entry, Skip) and entry.by == Recalibrate.name]
+    return [f"{entry.by}: left {entry.name} alone: {entry.reason}" for entry in left]
 
 
 def _summed_up(problems: tuple[str, ...]) -> str:

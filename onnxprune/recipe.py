@@ -65,6 +65,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         channel_kind: with `channels`: only channels that weights of these kinds make, or whole heads; all when empty.
         channel_layer: "GLOB=C" each, with `channels`: groups made by a weight that matches lose C of their channels
             instead; the last match wins.
+        recalibrate: estimate the statistics of BatchNormalization anew from `data` once weights are pruned; with
+            `channels` and `data` unless false, else when true.
         scope: with `sparsity` or `channels`: one ranking over all layers ("global", the default) or one for each
             ("layer").
         score: with `sparsity`: what is ranked, "lamp" (the default) or "magnitude".
@@ -103,6 +105,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     channel_floor: Annotated[int, msgspec.Meta(ge=1)] | None = None
     channel_kind: tuple[Kind, ...] = ()
     channel_layer: tuple[str, ...] = ()
+    recalibrate: bool | None = None
     scope: Scope | None = None
     score: Score | None = None
     layer: tuple[str, ...] = ()
@@ -195,7 +198,11 @@ def resolved(options: PruneOptions) -> PruneOptions:
     _check_channels(options)
     if options.fold and not options.shrink:
         raise SelectionError("--fold takes nodes away and --no-shrink keeps them all: give one of them")
+    if options.recalibrate and options.data is None:
+        raise SelectionError("--recalibrate needs --data: statistics are estimated from samples")
     changes: dict[str, Any] = {"output": options.output or default_output(options.model)}
+    if options.recalibrate is None:
+        changes["recalibrate"] = options.channels is not None and options.data is not None
     if options.mode == "sparsity":
         changes["sparsity"] = 0.5 if options.sparsity is None else options.sparsity
         changes["scope"] = options.scope or "global"

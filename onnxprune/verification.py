@@ -48,12 +48,16 @@ class Link:
 
 @dataclass(frozen=True)
 class Source:
-    """Where inputs come from: what `data` names, read as `data_options` say, or `check` batches drawn with `seed`."""
+    """Where inputs come from: what `data` names, read as `data_options` say, or `check` batches drawn with `seed`.
+
+    `training`: of data that has samples to train on and others to validate on, those to train on.
+    """
 
     data: str | None
     data_options: tuple[str, ...] = ()
     check: int = 2
     seed: int = 0
+    training: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def cast_to_float32(model: str | Path, folder: Path) -> Path:
 
 def _feeds(model: str | Path, source: Source) -> Feeds:
     if source.data:
-        return feeds_from_data(source.data, input_specs(model), source.data_options)
+        return feeds_from_data(source.data, input_specs(model), source.data_options, training=source.training)
     return synthesize_feeds(model, source.check, source.seed)
 
 

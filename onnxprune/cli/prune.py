@@ -14,7 +14,7 @@ onnxprune model.onnx
 onnxprune model.onnx --sparsity 0.9 -o small.onnx
 onnxprune model.onnx --quality 1.0 --skip 'head.*' --data test.npz
 onnxprune model.onnx --sparsity 0.8 --layer 'fc1.*=0.95' --json report.json
-onnxprune model.onnx --channels 0.5 --round-to auto
+onnxprune model.onnx --channels 0.5 --round-to auto --data train.npz
 onnxprune model.onnx --channels 0.5 --channel-kind head --channel-floor 4 --channel-layer 'layers.0.*=0.25'
 onnxprune model.onnx --recipe recipe.yaml
 """
@@ -31,6 +31,11 @@ onnxprune model.onnx --recipe recipe.yaml
     "--channels", type=float, metavar="C", help="Prune this share of the channels whole, 0 <= C < 1; alone, only them."
 )
 @channel_options
+@click.option(
+    "--recalibrate/--no-recalibrate",
+    default=None,
+    help="Estimate BatchNormalization statistics anew from --data.  [default: with --channels and --data]",
+)
 @click.option(
     "--scope",
     type=click.Choice(["global", "layer"]),

@@ -19,17 +19,20 @@ COUNT = 1024
 """How many samples of a folder, data set or function are taken unless `count=` says it."""
 
 
-def feeds_from_data(spec: str, specs: Sequence[TensorSpec], options: Sequence[str] = ()) -> Feeds:
+def feeds_from_data(
+    spec: str, specs: Sequence[TensorSpec], options: Sequence[str] = (), *, training: bool = False
+) -> Feeds:
     """What `--data` names, as batches: all of an `.npz` file, `count` samples of anything else.
 
-    Where the data has samples to validate on, those are taken. Raises what `read_pair` and `feeds_from_npz` raise.
+    Where the data has samples to validate on, those are taken, unless `training` asks for the others. Raises what
+    `read_pair` and `feeds_from_npz` raise.
     """
     parsed = data_options_from(options)
     if Path(spec).is_file():
         parsed.require_only("an .npz file", ())
         return feeds_from_npz(spec, specs)
     samples, held_out = pair_from(spec, specs, replace(parsed, count=None))
-    return feeds_from_samples(held_out or samples, specs, parsed.count or COUNT)
+    return feeds_from_samples(samples if training else held_out or samples, specs, parsed.count or COUNT)
 
 
 def first_sample(spec: str, specs: Sequence[TensorSpec], options: Sequence[str] = ()) -> Feeds:

@@ -1,0 +1,248 @@
+"""BatchNormalization statistics estimated anew, by what reaches each node once the model is pruned.
+
+Pruned channels leave sums with other means and variances than those that training stored. The statistics are taken in
+the order of the graph, each over all samples (Ioffe and Szegedy 2015, "Batch normalization", algorithm 2, lines 8 to
+11, with the whole data for one batch), and each is in place before any node behind it is measured. So in the result
+every node stores just what reaches it: the mean, and the unbiased variance, over samples and positions.
+
+The part of the model before the nodes runs in onnxruntime, batch by batch. Nodes that do not depend on each other are
+measured in one run over the data; a chain of n needs n runs over a part of the model that grows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnxprune_passes.edit import drop_unread, names_read
+from onnxprune_passes.model import Model
+from onnxprune_passes.pipeline import Change, Skip, State
+from onnxprune_passes.storage import save
+from onnxprune_passes.storage.keys import first_output
+from onnxprune_passes.weights import find_weights
+
+from .runtime import Array, open_session, run
+from .steps import Steps
+from .verification import Inputs, Source, cast_to_float32, inputs_for
+
+FEWEST = 32
+"""Fewer samples say too little of a mean and a variance: then everything stays as it is."""
+_CHUNK = 1 << 20  # elements that are summed at a time, in float64
+_OPS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Recalibrate:
+    """Replace the mean and variance of every BatchNormalization by those of what reaches it.
+
+    Channels that are the same in all samples keep their statistics: a variance of 0 says nothing of other samples.
+    Scales and biases are not touched, and neither are nodes inside bodies and functions, nodes whose statistics are
+    computed or shared with other nodes, or which train: a Skip names them.
+
+    Attributes:
+        inputs: what to run the model on; labels are not read.
+        steps: told of each run over the data.
+
+    Raises (when called):
+        ModelError, DataError, VerifyError: onnxruntime does not load or run the model on the inputs.
+    """
+
+    inputs: Inputs
+    steps: Steps | None = field(default=None, compare=False)
+    name: str = "recalibrate"
+
+    def __call__(self, state: State) -> State:
+        """`state` with new statistics; the same object when there is no BatchNormalization and nothing to say."""
+        nodes, skips = _nodes(state.model, self.name)
+        if not nodes:
+            return state.noted(*skips) if skips else self._nothing(state)
+        model, steps = state.model, self.steps or Steps(1)
+        levels = _levels(model, nodes)
+        done = samples = 0
+        for level, wanted in enumerate(levels, start=1):
+            with steps.step("recalibrate", f"BatchNormalization {level} of {len(levels)}"):
+                found = _measured(model, wanted, self.inputs)
+            for node, moments in zip(wanted, found, strict=True):
+                samples = moments.samples
+                if samples < FEWEST:
+                    why = f"only {samples} samples reach it, and {FEWEST} are needed: give more; nothing was changed"
+                    return state.noted(Skip(self.name, _name(node), why))
+                new = _statistics(model, node, moments)
+                if new is None:
+                    skips.append(Skip(self.name, _name(node), "what reaches it holds NaN or infinity"))
+                else:
+                    model, done = model.with_initializers(new), done + 1
+        if not done:
+            return state.noted(*skips)
+        summary = f"statistics of {done} BatchNormalizations from {samples:,} samples, {self.inputs.feeds.note}"
+        return replace(state, model=model).noted(Change(self.name, summary), *skips)
+
+    def _nothing(self, state: State) -> State:
+        if any(weight.kind == "conv" for weight in find_weights(state.model)):
+            why = "no BatchNormalization with statistics is in it, as where an exporter folded them into convolutions"
+            return state.noted(Skip(self.name, "the graph", f"{why}; retraining can make up for what was pruned"))
+        return state
+
+
+def inputs_to_recalibrate(model: str | Path, source: Source) -> Inputs:
+    """What to run the file `model` on: the samples to train on of what `source.data` names; all of an `.npz` file.
+
+    Raises DataError when nothing fits, and what onnxruntime says of a model it does not load.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as temporary:
+        return inputs_for(model, Path(temporary), replace(source, training=True))
+
+
+class _Moments:
+    """Mean and sum of squared differences from it, float64 [C], of everything added so far.
+
+    Two parts are merged as Chan, Golub, LeVeque 1983 do ("Algorithms for computing the sample variance", eq. 2.1).
+    """
+
+    def __init__(self) -> None:
+        self.samples = self.count = 0
+        self.mean: npt.NDArray[np.float64] = np.zeros(1)
+        self.squares: npt.NDArray[np.float64] = np.zeros(1)
+
+    def add(self, values: Array) -> None:
+        """Values [N, C, …]."""
+        wide = values.reshape(*values.shape[:2], -1)
+        self.samples += len(wide)
+        step = max(1, _CHUNK // max(1, wide[0].size if len(wide) else 1))
+        for start in range(0, len(wide), step):
+            block = wide[start : start + step].astype(np.float64)
+            if block.size:
+                self._merge(block)
+
+    @np.errstate(all="ignore")
+    def _merge(self, block: npt.NDArray[np.float64]) -> None:
+        count, mean = block.shape[0] * block.shape[2], block.mean(axis=(0, 2))
+        squares = np.square(block - mean[:, None]).sum(axis=(0, 2))
+        total, apart = self.count + count, mean - self.mean
+        self.mean = self.mean + apart * (count / total)
+        self.squares = self.squares + squares + np.square(apart) * (self.count * count / total)
+        self.count = total
+
+
+def _statistics(model: Model, node: onnx.NodeProto, moments: _Moments) -> dict[str, Array] | None:
+    """The new mean and variance of `node` by key; None when they are no numbers of its type."""
+    if not np.isfinite(moments.mean).all() or not np.isfinite(moments.squares).all():
+        return None
+    old = [model.initializers[key] for key in node.input[3:5]]
+    varies = moments.squares > 0
+    variance = moments.squares / max(1, moments.count - 1)
+    with np.errstate(over="ignore"):
+        pairs = zip((moments.mean, variance), old, strict=True)
+        new = [np.where(varies, found.astype(was.dtype), was) for found, was in pairs]
+    if not all(np.isfinite(array.astype(np.float64)).all() for array in new):
+        return None
+    return dict(zip(node.input[3:5], new, strict=True))
+
+
+def _measured(model: Model, nodes: Sequence[onnx.NodeProto], inputs: Inputs) -> list[_Moments]:
+    """What reaches each of `nodes`, over all batches."""
+    found = [_Moments() for _ in nodes]
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as temporary:
+        folder = Path(temporary)
+        names = [f"onnxprune_reaches_{index}" for index in range(len(nodes))]
+        file = save(_before(model, dict(zip(names, (node.input[0] for node in nodes), strict=True))), folder / "m.onnx")
+        if inputs.float32:
+            file = cast_to_float32(file, folder)
+        with open_session(file, optimize=True) as session:
+            for batch in inputs.feeds.batches:
+                outputs = run(session, batch)
+                for name, moments in zip(names, found, strict=True):
+                    moments.add(outputs[name])
+    return found
+
+
+def _before(model: Model, wanted: Mapping[str, str]) -> Model:
+    """The part of `model` that computes some values; `wanted`: new output → value."""
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model.skeleton)
+    graph = skeleton.graph
+    needed, nodes = set(wanted.values()), []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(_read(node))
+            nodes.append(node)
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(nodes)]
+    del graph.node[:]
+    graph.node.extend(kept)
+    graph.node.extend(onnx.helper.make_node("Identity", [value], [name]) for name, value in wanted.items())
+    del graph.output[:]
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    del graph.quantization_annotation[:]
+    drop_unread(graph)
+    return model.with_skeleton(skeleton)
+
+
+def _levels(model: Model, nodes: Sequence[onnx.NodeProto]) -> list[list[onnx.NodeProto]]:
+    """`nodes` in the order in which they can be measured: none depends on another one of its own level, or of later."""
+    chosen = {node.output[0] for node in nodes}
+    depth: dict[str, int] = {}
+    levels: dict[int, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        before = max((depth.get(name, 0) for name in _read(node)), default=0)
+        is_chosen = first_output(node) in chosen
+        if is_chosen:
+            levels.setdefault(before, []).append(node)
+        depth.update(dict.fromkeys(node.output, before + is_chosen))
+    return [levels[level] for level in sorted(levels)]
+
+
+def _nodes(model: Model, by: str) -> tuple[list[onnx.NodeProto], list[Skip]]:
+    """The BatchNormalizations of the main graph whose statistics may be replaced, and a Skip for every other one."""
+    readers: dict[str, int] = {}
+    for name in (name for node in model.graph.node for name in _read(node)):
+        readers[name] = readers.get(name, 0) + 1
+    outputs = {value.name for value in model.graph.output}
+    nodes, skips = [], []
+    for node in (node for node in model.graph.node if _is_batchnorm(node)):
+        shared = [name for name in node.input[3:5] if readers[name] > 1 or name in outputs]
+        flags = {attribute.name: attribute.i for attribute in node.attribute}
+        if flags.get("training_mode") or any(node.output[1:]) or not flags.get("spatial", 1):
+            skips.append(Skip(by, _name(node), "it computes statistics of its input, or of each position"))
+        elif any(name not in model.initializers for name in node.input[3:5]):
+            skips.append(Skip(by, _name(node), "its statistics are computed"))
+        elif shared:
+            skips.append(Skip(by, _name(node), f"its statistics '{shared[0]}' are read elsewhere too"))
+        else:
+            nodes.append(node)
+    inside = [*(body for node in model.graph.node for body in _bodies(node)), *model.skeleton.functions]
+    skips += [Skip(by, _name(node), "it is inside a body or a function") for body in inside for node in _within(body)]
+    return nodes, skips
+
+
+def _within(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """The BatchNormalizations of `graph` and of the bodies below it."""
+    for node in graph.node:
+        if _is_batchnorm(node):
+            yield node
+        for body in _bodies(node):
+            yield from _within(body)
+
+
+def _is_batchnorm(node: onnx.NodeProto) -> bool:
+    return node.op_type == "BatchNormalization" and node.domain in _OPS
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _read(node: onnx.NodeProto) -> list[str]:
+    """The values that `node` and the bodies in it read; an input as often as it is there."""
+    return [*node.input, *(name for body in _bodies(node) for name in names_read(body))]
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return node.name or first_output(node)

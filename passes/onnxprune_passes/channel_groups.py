@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from .arrays import NDArray
 from .model import Model
+from .neurons.aside import count_made, unreached
 from .neurons.classes import Ids
 from .neurons.coupled import Axis, CoupledGroup, Coupling, coupling
 from .neurons.groups import traced
 from .neurons.slices import ZeroSlices
-from .neurons.strength import scores
-from .weights import find_weights
+from .neurons.strength import scores, slice_powers
+from .weights import Weight, find_weights
 
 BoolArray = npt.NDArray[np.bool_]
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -29,7 +30,8 @@ class ChannelGroup:
         path: its axes in the order of the graph: "conv1.weight out 64 -> bn1 -> conv2.weight in".
         size: how many channels.
         kinds: what they are: ("head",), or the kinds of the weights that make them (`Weight.kind`).
-        norms: the smallest, the quartiles and the largest L2 norm of a channel, over all weights that make or read it.
+        norms: the smallest, the quartiles and the largest L2 norm of a channel, over all weights that make or read it;
+            of a weight that is not followed, over its own entries.
         pinned_by: what keeps its channels whatever their weights are; None when nothing does.
     """
 
@@ -41,20 +43,36 @@ class ChannelGroup:
 
 
 def find_channels(model: Model) -> tuple[ChannelGroup, ...]:
-    """The coupled groups of `model`, in the order of the graph; nothing is changed.
+    """The coupled groups of `model`, in the order of the graph, and then weights that are not followed.
+
+    Nothing is changed.
 
     Raises:
         ModelError: the shapes of the graph cannot be inferred.
     """
-    found = coupling(traced(model))
+    trace = traced(model)
+    found = coupling(trace)
     weights = {weight.key: weight for weight in find_weights(model)}
     with np.errstate(all="ignore"):
         strengths = scores(found, found.groups, weights, "l2", "sum")
         norms = [tuple(map(float, np.quantile(one, _QUANTILES))) for one in strengths]
-    return tuple(
+        aside = [_aside(model, weight, why) for weight, why in unreached(model, trace)]
+    groups = [
         ChannelGroup(group.path, group.channels.size, group.kinds, one, group.pinned_by)
         for group, one in zip(found.groups, norms, strict=True)
-    )
+    ]
+    return (*groups, *aside)
+
+
+def _aside(model: Model, weight: Weight, why: str) -> ChannelGroup:
+    """The channels of a weight that the walk does not reach, all pinned; none counted where their axis is not known."""
+    size, axis = count_made(weight), weight.uses[0].out_axis
+    if not size or axis is None:
+        return ChannelGroup(weight.key, 0, (weight.kind,), (), why)
+    powers = slice_powers(model.initializers.source(weight.key), axis, "l2", weight)
+    norms = np.sqrt(powers.reshape(-1, size).sum(axis=0))
+    quantiles = tuple(map(float, np.quantile(norms, _QUANTILES)))
+    return ChannelGroup(f"{weight.key} out {size}", size, (weight.kind,), quantiles, why)
 
 
 def keeps_without(

@@ -19,7 +19,7 @@ from .errors import ModelError, SelectionError
 from .fixed import fixed_transform
 from .masks import apply_masks
 from .model import Model
-from .neurons.aside import unreached
+from .neurons.aside import count_made, unreached
 from .neurons.choose import counts_for, weakest, weakest_of_all
 from .neurons.classes import Ids
 from .neurons.coupled import CoupledGroup, Coupling, can_be_cut, coupling
@@ -133,7 +133,7 @@ class PruneChannels:
         stays: dict[str, str | None] = {}
         groups: list[CoupledGroup] = []
         left = [
-            (weight.key, weight.shape[weight.uses[0].out_axis or 0], why)
+            (weight.key, count_made(weight), why)
             for weight, why in unreached(model, found.trace)
             if weight.key in chosen
         ]
@@ -160,7 +160,11 @@ class PruneChannels:
         for key, size, why in left:
             counts[key, why] += size
         return [
-            Skip(self.name, key, f"{count} channel{'s stay' if count > 1 else ' stays'}: {why}")
+            Skip(
+                self.name,
+                key,
+                f"{f'{count} channel' if count else 'its channel'}{' stays' if count == 1 else 's stay'}: {why}",
+            )
             for (key, why), count in counts.items()
         ]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 EMBEDDING = "embedding"
 
 
@@ -50,8 +50,8 @@ def roles_of(node: onnx.NodeProto) -> dict[int, Role]:
         return {0: Role("fc", -2, -1, zero_point_input=2), 1: Role("fc", -1, -2, zero_point_input=3)}
     if op_type == "QLinearMatMul":
         return {0: Role("fc", -2, -1, 0, 2, 1), 3: Role("fc", -1, -2, 0, 5, 4)}
-    if op_type in _GATES:
-        return {1: Role("rnn", 1, 2, _GATES[op_type]), 2: Role("rnn", 1, 2, _GATES[op_type])}
+    if op_type in GATES:
+        return {1: Role("rnn", 1, 2, GATES[op_type]), 2: Role("rnn", 1, 2, GATES[op_type])}
     if op_type == "Gather" and not flags.get("axis"):
         return {0: Role(EMBEDDING, -1, None)}
     return {}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from onnxprune_passes.channel_groups import find_channels
 from onnxprune_passes.channels import PruneChannels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.model import Model
@@ -64,3 +66,20 @@ def test_half_of_the_channels(name: str) -> None:
     skips = [entry for entry in masked.log if isinstance(entry, Skip)]
     assert skips
     assert all("blocked by" in skip.reason or "fixed transform" in skip.reason for skip in skips)
+    assert said(skips) == Counter(
+        {
+            reason: sum(group.size for group in find_channels(before.model) if group.pinned_by == reason)
+            for reason in (group.pinned_by for group in find_channels(before.model))
+            if reason is not None
+        }
+    )
+
+
+def said(skips: list[Skip]) -> Counter[str]:
+    """How many channels each reason keeps, by the Skips; those of fixed transforms left out."""
+    found: Counter[str] = Counter()
+    for skip in skips:
+        count, _, reason = skip.reason.partition(": ")
+        if reason.startswith("blocked by"):
+            found[reason] += int(count.split()[0])
+    return found

@@ -16,7 +16,7 @@ from onnxprune_passes.errors import SelectionError
 from onnxprune_passes.model import Model
 from onnxprune_passes.neurons.coupled import can_be_cut, coupling
 from onnxprune_passes.neurons.groups import traced
-from onnxprune_passes.pipeline import Change, State
+from onnxprune_passes.pipeline import Change, Skip, State
 from onnxprune_passes.storage import from_proto, to_proto
 
 
@@ -181,3 +181,29 @@ def test_what_would_empty_an_axis_stays_and_says_why() -> None:
     assert chosen.tolist() == first[1:].tolist()
     assert list(stays) == [first[0]]
     assert stays[int(first[0])].startswith("blocked by Gemm node 'a': it would lose all that it has")
+
+
+def test_weights_that_are_not_followed_are_listed_and_said() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (uint8[N,6] x) => (int32[N,4] y) {
+        a = MatMulInteger(x, w) y = Identity(a) }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(numpy_helper.from_array(np.full((6, 4), 3, np.uint8), "w"))
+    model = from_proto(proto)
+    (group,) = find_channels(model)
+    assert (group.path, group.size, group.kinds) == ("w out 4", 4, ("fc",))
+    assert group.norms == pytest.approx([np.sqrt(6 * 9)] * 5)
+    assert str(group.pinned_by).startswith("blocked by MatMulInteger node 'a': its weight is quantised")
+    after = PruneChannels(0.5)(State(model))
+    assert after.log == (Skip("prune-channels", "w", f"4 channels stay: {group.pinned_by}"),)
+
+
+def test_units_of_a_recurrent_layer_that_is_not_followed_are_said() -> None:
+    text = """g (float[7,N,5] x) => (float[7,1,N,4] y) {
+        r = Neg(r0) y = LSTM<hidden_size=4>(x, w, r) }"""
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((1, 16, 5), np.float32), "w"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((1, 16, 4), np.float32), "r0"))
+    (group,) = find_channels(from_proto(proto))
+    assert (group.path, group.size, group.kinds) == ("w out 4", 4, ("rnn",))
+    assert group.norms == pytest.approx([np.sqrt(4 * 5)] * 5)
+    assert str(group.pinned_by).startswith("blocked by LSTM node 'y'")

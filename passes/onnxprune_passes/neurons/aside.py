@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..model import Model
+from ..roles import GATES
 from ..storage.keys import function_prefix
 from ..weights import Weight, find_weights
 from .slices import BoolArray, ZeroSlices
@@ -18,7 +19,7 @@ def dead_aside(model: Model, trace: Trace, zeros: ZeroSlices) -> list[tuple[str,
     """(key of the weight, how many of its rows are all zero, why they stay) for each weight that has such rows."""
     found: list[tuple[str, int, str]] = []
     for weight, reason in unreached(model, trace):
-        axis = weight.uses[0].out_axis
+        axis = weight.uses[0].out_axis if weight.kind != "rnn" else None  # a unit has rows in every gate
         count = int(_dead(model, weight, zeros)[axis].sum()) if axis is not None else 0
         if count:
             found.append((weight.key, count, reason))
@@ -26,13 +27,19 @@ def dead_aside(model: Model, trace: Trace, zeros: ZeroSlices) -> list[tuple[str,
 
 
 def unreached(model: Model, trace: Trace) -> list[tuple[Weight, str]]:
-    """The weights whose neurons the walk does not know, and why; recurrent ones, where axes are not told, left out."""
+    """The weights whose neurons the walk does not know, and why; of a recurrent layer its input weight alone."""
     reached = {producer.key for producer in trace.producers}
     return [
         (weight, _reason(model, weight))
         for weight in find_weights(model)
-        if weight.key not in reached and weight.kind != "rnn" and weight.uses[0].out_axis is not None
+        if weight.key not in reached and not (weight.kind == "rnn" and weight.uses[0].input_index != 1)
     ]
+
+
+def count_made(weight: Weight) -> int:
+    """How many neurons `weight` makes; 0 where the axis is not known."""
+    use = weight.uses[0]
+    return 0 if use.out_axis is None else weight.shape[use.out_axis] // GATES.get(use.op_type, 1)
 
 
 def _dead(model: Model, weight: Weight, zeros: ZeroSlices) -> tuple[BoolArray, ...]:

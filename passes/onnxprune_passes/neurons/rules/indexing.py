@@ -150,11 +150,11 @@ def _grown(trace: Trace, carried: Flow, axis: int, counts: tuple[int, int], valu
 
 
 def _pads(trace: Trace, node: Node, rank: int) -> tuple[int, ...] | None:
-    """What is added in front of every axis, then behind every axis; None when it is computed."""
+    """What is added in front of every axis, then behind every axis; None when it is computed, or does not fit them."""
     if node.opset < 11:
         return node.integers("pads")
     found, axes = trace.exact(node.input(1)), _padded_axes(trace, node, rank)
-    if found is None or axes is None:
+    if found is None or axes is None or found.size != 2 * len(axes):
         return None
     given = [int(size) for size in found.reshape(-1)]
     pads = [0] * (2 * rank)

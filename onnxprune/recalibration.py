@@ -26,12 +26,13 @@ from onnxprune_passes.storage import save
 from onnxprune_passes.storage.keys import first_output
 from onnxprune_passes.weights import find_weights
 
+from .feeds import Feeds
 from .runtime import Array, open_session, run
 from .steps import Steps
 from .verification import Inputs, Source, cast_to_float32, inputs_for
 
-FEWEST = 32
-"""Fewer samples say too little of a mean and a variance: then everything stays as it is."""
+FEWEST, MOST = 32, 4096
+"""Fewer samples say too little of a mean and a variance: then everything stays as it is. More change little."""
 _CHUNK = 1 << 20  # elements that are summed at a time, in float64
 _OPS = ("", "ai.onnx")
 
@@ -90,12 +91,24 @@ class Recalibrate:
 
 
 def inputs_to_recalibrate(model: str | Path, source: Source) -> Inputs:
-    """What to run the file `model` on: the samples to train on of what `source.data` names; all of an `.npz` file.
+    """What to run the file `model` on: at most about 4096 samples to train on of what `source.data` names.
 
     Raises DataError when nothing fits, and what onnxruntime says of a model it does not load.
     """
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as temporary:
-        return inputs_for(model, Path(temporary), replace(source, training=True))
+        inputs = inputs_for(model, Path(temporary), replace(source, training=True))
+    return replace(inputs, feeds=_fewer(inputs.feeds))
+
+
+def _fewer(feeds: Feeds) -> Feeds:
+    """Some of the batches, spread evenly, where all of them hold more than `MOST` samples."""
+    size = max(1, *(array.shape[0] for array in feeds.batches[0].values() if array.ndim))
+    every = len(feeds.batches)
+    if every * size <= MOST:
+        return feeds
+    places = np.linspace(0, every - 1, max(1, MOST // size)).round().astype(int).tolist()
+    note = f"{feeds.note}, {len(places)} of them, spread evenly"
+    return Feeds(tuple(feeds.batches[place] for place in places), None, note)
 
 
 class _Moments:

@@ -56,6 +56,7 @@ CASES = (
         for sparsity in (0.1, 0.25, 0.5)
         for scope in ("layer", "global")
     ),
+    Case("`--channels 0.25 --scope layer --channel-score batchnorm`", PruneChannels(0.25, "layer", "batchnorm")),
     Case("`--sparsity 0.8`", MagnitudePrune(Sparsity(0.8))),
 )
 

@@ -22,10 +22,10 @@ from onnxprune_passes.storage import from_proto, load, to_proto
 
 from onnxprune.cli.main import cli
 from onnxprune.feeds import Feeds
-from onnxprune.recalibration import FEWEST, Recalibrate
+from onnxprune.recalibration import FEWEST, Recalibrate, inputs_to_recalibrate
 from onnxprune.recipe import options_from
 from onnxprune.steps import Steps
-from onnxprune.verification import Inputs
+from onnxprune.verification import Inputs, Source
 
 Array = npt.NDArray[Any]
 
@@ -289,6 +289,20 @@ def test_what_is_stored_is_what_reaches_the_output(tmp_path: Path, saved: tuple[
         axes = tuple(axis for axis in range(values.ndim) if axis != 1)
         variance = model.initializers[f"v{index}"]
         np.testing.assert_allclose(variance, values.var(axis=axes, ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "taken"), [(4096, 4096), (5000, 4096), (9000, 4096)])
+def test_so_many_samples_are_enough(tmp_path: Path, saved: tuple[Path, Path], count: int, taken: int) -> None:
+    """Batches of 64, the first and the last among them."""
+    data = tmp_path / "many.npz"
+    x = np.zeros((count, 3, 6, 6), np.float32)
+    x[:64], x[-1] = 1, 2
+    np.savez(data, x=x)
+    feeds = inputs_to_recalibrate(saved[0], Source(str(data))).feeds
+    assert sum(len(batch["x"]) for batch in feeds.batches) in {taken, taken - 64 + count % 64}
+    assert (feeds.batches[0]["x"] == 1).all()
+    assert (feeds.batches[-1]["x"][-1] == 2).all()
+    assert ("64 of them, spread evenly" in feeds.note) == (count > 4096)
 
 
 def test_what_was_left_is_a_warning(tmp_path: Path, saved: tuple[Path, Path]) -> None:

@@ -1,6 +1,6 @@
 """Accuracy of a ResNet-20 with BatchNormalization after `--channels`, without and with new statistics; no retraining.
 
-    python tests/benchmarks/recalibration.py [--samples 256,2048] [--markdown docs/benchmarks/recalibration.md]
+    python tests/benchmarks/recalibration.py [--samples 64,512] [--markdown docs/benchmarks/recalibration.md]
 
 Statistics are estimated on training pictures, accuracy is that of all test pictures (models/cifar10.py says where both
 come from). Of the given models it is the only one with BatchNormalization that there are labels for: in most files the
@@ -99,7 +99,7 @@ def row(case: Case, model: Model, samples: list[Feeds], test: Feeds) -> str:
 def main() -> None:
     """Parse the command line, run the table, print it, and write the Markdown file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", default="256,2048", help="how many training pictures to estimate on")
+    parser.add_argument("--samples", default="64,512", help="how many training pictures to estimate on")
     parser.add_argument("--markdown", type=Path, help="write the table here too")
     options = parser.parse_args()
     counts = [int(count) for count in options.samples.split(",")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnxprune_passes.channels import PruneChannels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
@@ -88,7 +89,8 @@ def _recalibrated(pruned: State, options: PruneOptions, steps: Steps) -> State:
     """`pruned` with statistics of BatchNormalization estimated from `--data`."""
     with steps.step("choose inputs", "to recalibrate on"):
         inputs = inputs_to_recalibrate(options.model, Source(options.data, options.data_option))
-    return _noted(Recalibrate(inputs, steps), pruned, "no BatchNormalization whose statistics may be replaced")
+    folder = Path(str(options.output)).parent
+    return _noted(Recalibrate(inputs, folder, steps), pruned, "no BatchNormalization whose statistics may be replaced")
 
 
 def smaller_model(original: Model, options: PruneOptions) -> Model:

@@ -47,6 +47,7 @@ class Recalibrate:
 
     Attributes:
         inputs: what to run the model on; labels are not read.
+        folder: where a part of the model lies while it runs; the system's temporary folder when None.
         steps: told of each run over the data.
 
     Raises (when called):
@@ -54,6 +55,7 @@ class Recalibrate:
     """
 
     inputs: Inputs
+    folder: Path | None = None
     steps: Steps | None = field(default=None, compare=False)
     name: str = "recalibrate"
 
@@ -67,7 +69,7 @@ class Recalibrate:
         done = samples = 0
         for level, wanted in enumerate(levels, start=1):
             with steps.step("recalibrate", f"BatchNormalization {level} of {len(levels)}"):
-                found = _measured(model, wanted, self.inputs)
+                found = _measured(model, wanted, self.inputs, self.folder)
             for node, moments in zip(wanted, found, strict=True):
                 samples = moments.samples
                 if samples < FEWEST:
@@ -157,10 +159,10 @@ def _statistics(model: Model, node: onnx.NodeProto, moments: _Moments) -> dict[s
     return dict(zip(node.input[3:5], new, strict=True))
 
 
-def _measured(model: Model, nodes: Sequence[onnx.NodeProto], inputs: Inputs) -> list[_Moments]:
+def _measured(model: Model, nodes: Sequence[onnx.NodeProto], inputs: Inputs, parent: Path | None) -> list[_Moments]:
     """What reaches each of `nodes`, over all batches."""
     found = [_Moments() for _ in nodes]
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as temporary:
+    with tempfile.TemporaryDirectory(prefix=".onnxprune-", dir=parent) as temporary:
         folder = Path(temporary)
         names = [f"onnxprune_reaches_{index}" for index in range(len(nodes))]
         file = save(_before(model, dict(zip(names, (node.input[0] for node in nodes), strict=True))), folder / "m.onnx")

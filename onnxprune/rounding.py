@@ -24,7 +24,7 @@ from .report import Rounding, RoundingCandidate
 from .runtime import NoKernelError, PairTiming, input_specs, time_pair
 from .samples import first_sample
 from .steps import Steps
-from .verification import Inputs, Source, cast_to_float32
+from .verification import Inputs, Source, cast_to_float32, described
 
 SECONDS = 6.0
 """What the timing of one rounding may take."""
@@ -37,6 +37,7 @@ def measure_roundings(
     *,
     threads: int = 1,
     seconds: float = SECONDS,
+    folder: Path | None = None,
     steps: Steps | None = None,
 ) -> Rounding:
     """Time what `smaller` makes of each of the roundings 1, 4, 8 and 16 beside the file `original`.
@@ -55,6 +56,7 @@ def measure_roundings(
         inputs: what to run them on; the first batch is taken.
         threads: threads inside one operator.
         seconds: at most about so long for one rounding.
+        folder: where each model lies while it is timed; the system's temporary folder when None.
         steps: told of each rounding.
 
     Raises:
@@ -64,25 +66,24 @@ def measure_roundings(
     found: list[RoundingCandidate] = []
     timings: list[PairTiming] = []
     shapes: dict[tuple[object, ...], RoundingCandidate] = {}
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as temporary:
-        folder = Path(temporary)
-        before = _as_timed(original, inputs, folder / "original")
-        for round_to in ROUNDINGS:
-            with steps.step("measure", f"rounded to {round_to}"):
-                model = smaller(round_to)
-                known = shapes.get(_shapes(model))
-                if known is not None:
-                    found.append(msgspec.structs.replace(known, round_to=round_to, same_as=known.round_to))
-                    continue
-                file = save(model, folder / f"rounded_to_{round_to}.onnx")
-                after = _as_timed(file, inputs, folder / f"{round_to}")
-                timings.append(time_pair(before, after, inputs.feeds.batches[0], threads=threads, seconds=seconds))
-                found.append(_candidate(round_to, model, file, timings[-1]))
-                shapes[_shapes(model)] = found[-1]
+    for round_to in ROUNDINGS:
+        with steps.step("measure", f"rounded to {round_to}"):
+            model = smaller(round_to)
+            known = shapes.get(_shapes(model))
+            if known is not None:
+                found.append(msgspec.structs.replace(known, round_to=round_to, same_as=known.round_to))
+                continue
+            with tempfile.TemporaryDirectory(prefix=".onnxprune-", dir=folder) as temporary:
+                file = save(model, Path(temporary) / f"rounded_to_{round_to}.onnx")
+                before, after = (_as_timed(one, inputs, Path(temporary)) for one in (original, file))
+                feeds = inputs.feeds.batches[0]
+                timings.append(time_pair(before, after, feeds, threads=threads, seconds=seconds))
+                found.append(_candidate(round_to, model, nbytes_on_disk(file), timings[-1]))
+            shapes[_shapes(model)] = found[-1]
     return Rounding(
         chosen=choice(tuple(found)),
         threads=threads,
-        inputs_from=inputs.feeds.note,
+        inputs_from=described(inputs),
         milliseconds=sum(one.before_ms for one in timings) / len(timings),
         candidates=tuple(found),
     )
@@ -108,8 +109,15 @@ def settled(
 
     with steps.step("choose inputs", "to measure on"):
         inputs = inputs_for_timing(options.model, Source(options.data, options.data_option, seed=options.seed))
-    threads = options.round_threads or 1
-    found = measure_roundings(options.model, rounded, inputs, threads=threads, seconds=SECONDS, steps=steps)
+    found = measure_roundings(
+        options.model,
+        rounded,
+        inputs,
+        threads=options.round_threads or 1,
+        seconds=SECONDS,
+        folder=Path(str(options.output)).parent,
+        steps=steps,
+    )
     return msgspec.structs.replace(options, round_to=found.chosen, round_threads=None), found
 
 
@@ -133,20 +141,17 @@ def _feeds(model: str | Path, source: Source) -> Feeds:
 
 
 def _as_timed(file: str | Path, inputs: Inputs, folder: Path) -> Path:
-    """The file that is run: a copy cast to float32 in the new folder `folder`, where inputs are float32."""
-    if not inputs.float32:
-        return Path(file)
-    folder.mkdir()
-    return cast_to_float32(file, folder)
+    """The file that is run: a copy in `folder`, cast to float32, where inputs are float32."""
+    return cast_to_float32(file, Path(tempfile.mkdtemp(dir=folder))) if inputs.float32 else Path(file)
 
 
-def _candidate(round_to: int, model: Model, file: Path, timing: PairTiming) -> RoundingCandidate:
+def _candidate(round_to: int, model: Model, nbytes: int, timing: PairTiming) -> RoundingCandidate:
     rows = weight_rows(model)
     return RoundingCandidate(
         round_to=round_to,
         parameters=sum(row.parameters for row in rows),
         dense_macs=total(row.dense_macs for row in rows),
-        bytes=nbytes_on_disk(file),
+        bytes=nbytes,
         pairs=timing.pairs,
         milliseconds=timing.after_ms,
         ratio=timing.ratio,

@@ -118,7 +118,7 @@ def test_large_means_do_not_swallow_small_variances() -> None:
 def test_nodes_beside_each_other_are_measured_in_one_run() -> None:
     seen: list[str] = []
     steps = Steps(1, lambda name, _done, _total: seen.append(name))
-    Recalibrate(inputs(), steps)(State(residual()))
+    Recalibrate(inputs(), steps=steps)(State(residual()))
     assert seen == [f"recalibrate BatchNormalization {level} of 3" for level in (1, 2, 3)]
 
 
@@ -262,6 +262,7 @@ def _by(report: dict[str, Any]) -> list[str]:
 def test_with_channels_and_data_it_is_done_unless_it_is_switched_off(tmp_path: Path, saved: tuple[Path, Path]) -> None:
     how = ("--channels", "0.5", "--round-to", "1")
     report = _run(tmp_path, saved, *how)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "o.onnx", "r.json", "x.npz"]
     assert _by(report) == ["prune-channels", "recalibrate", "remove-dead-neurons"]
     assert (report["verified"], report["recipe"]["recalibrate"]) == (True, True)
     after = load(tmp_path / "o.onnx").initializers

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
+from onnxprune_passes.channels import KINDS
 from onnxprune_passes.errors import SelectionError
 
-from onnxprune.recipe import KEYS, PruneOptions, Recipe, options_from, resolved, split_layer
+from onnxprune.recipe import KEYS, ROUNDINGS, Kind, PruneOptions, Recipe, RoundTo, options_from, resolved, split_layer
 from onnxprune.recipe_yaml import read_recipe
 
 
@@ -163,3 +164,8 @@ def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_unknown_keys_from_python_are_refused_too() -> None:
     with pytest.raises(SelectionError, match="did you mean 'sparsity'"):
         options_from("m.onnx", {}, {"sparsities": 0.5})
+
+
+def test_what_a_recipe_may_say_is_what_the_passes_take() -> None:
+    assert get_args(Kind) == KINDS
+    assert get_args(RoundTo) == (*ROUNDINGS, "auto")

@@ -204,7 +204,9 @@ def test_a_type_that_onnxruntime_does_not_compute_in_is_timed_in_float32(net: Pa
     onnx.save(model, str(net))
     report = _prune(net, channels=0.5, scope="layer", round_to="auto")
     assert report.rounding is not None
+    assert "models cast to float32" in report.rounding.inputs_from
     assert report.verified
+    assert sorted(path.name for path in net.parent.iterdir()) == ["net.onnx", "out.onnx"]
 
 
 def test_in_python(net: Path) -> None:

@@ -23,7 +23,7 @@ from onnxprune_passes.errors import (
     VerifyError,
 )
 from onnxprune_passes.fixed import fixed_transform
-from onnxprune_passes.fold import FoldBatchNorm, RemoveNoOps, RemoveUnused
+from onnxprune_passes.fold import FoldBatchNorm, GatherLiveInputs, RemoveNoOps, RemoveUnused
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.masks import Masks, apply_masks
 from onnxprune_passes.model import Initializers, Model
@@ -43,6 +43,7 @@ __all__ = [
     "EncodedModel",
     "EncodedTensor",
     "FoldBatchNorm",
+    "GatherLiveInputs",
     "Initializers",
     "MagnitudePrune",
     "Masks",

@@ -9,7 +9,7 @@ from pathlib import Path
 from onnxprune_passes.channels import PruneChannels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.encode import EncodedModel, densify, encode_model
-from onnxprune_passes.fold import FoldBatchNorm, RemoveNoOps, RemoveUnused
+from onnxprune_passes.fold import FoldBatchNorm, GatherLiveInputs, RemoveNoOps, RemoveUnused
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.masks import Masks, apply_masks
 from onnxprune_passes.model import Model
@@ -58,9 +58,10 @@ def fold_passes(options: PruneOptions) -> tuple[Pass, ...]:
     return (RemoveNoOps(), FoldBatchNorm(keep_inputs=options.keep_inputs))
 
 
-def shrink_passes(_options: PruneOptions) -> tuple[Pass, ...]:
+def shrink_passes(options: PruneOptions) -> tuple[Pass, ...]:
     """What runs before encoding, in this order, unless `--no-shrink` says otherwise; all of it exact."""
-    return (RemoveNoOps(), RemoveDeadNeurons(), RemoveUnused())
+    gather = GatherLiveInputs(options.encode, keep_inputs=options.keep_inputs, inline=options.inline)
+    return (RemoveNoOps(), RemoveDeadNeurons(), gather, RemoveUnused())
 
 
 def make(options: PruneOptions, steps: Steps) -> Products:

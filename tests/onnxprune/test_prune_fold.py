@@ -129,6 +129,7 @@ def test_the_order_of_the_passes() -> None:
     assert [one.name for one in onnxprune.products.shrink_passes(options)] == [
         "remove-no-ops",
         "remove-dead-neurons",
+        "gather-live-inputs",
         "remove-unused",
     ]
 
@@ -183,3 +184,54 @@ def test_masks_are_those_of_the_input(conv_net: Path, tmp_path: Path) -> None:
     )
     assert again.verified
     assert (tmp_path / "again.onnx").read_bytes() == conv_net.with_name("out.onnx").read_bytes()
+
+
+def _pixels(path: Path, weight: Any) -> Path:
+    """One layer of `weight` [rows, 784] on an image."""
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N,1,28,28] x) => (float[N,M] y) '
+        "{ f = Flatten(x) y = Gemm<transB=1>(f, w) }"
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    onnx.save(proto, str(path))
+    return path
+
+
+def _scattered() -> Any:
+    """3 of 100 entries: 223 of 784 columns are dead."""
+    rng = np.random.default_rng(0)
+    return np.where(rng.random((40, 784)) < 0.03, rng.standard_normal((40, 784)), 0).astype(np.float32)
+
+
+def test_pixels_that_nothing_reads_are_left_out(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((60, 784)).astype(np.float32)
+    weight[:, 20:] = 0
+    net = _pixels(tmp_path / "net.onnx", weight)
+    report = _prune(net, sparsity=0.0, encode="dense")
+    assert report.verified
+    assert report.layers[0].shape_after == (60, 20)
+    assert _ops(net) == {"Flatten": 1, "Gather": 1, "Gemm": 1}
+    assert report.output is not None
+    assert report.output.bytes < 60 * 20 * 4 + 20 * 4 + 500
+    _prune(net, sparsity=0.0, encode="dense", shrink=False)
+    assert _ops(net) == {"Flatten": 1, "Gemm": 1}
+
+
+def test_whether_it_pays_is_counted_as_stored(tmp_path: Path) -> None:
+    net = _pixels(tmp_path / "net.onnx", _scattered())
+    _prune(net, sparsity=0.0, encode="dense")
+    assert _ops(net)["Gather"] == 1
+    report = _prune(net, sparsity=0.0, encode="gaps")
+    assert _ops(net)["Gather"] == 0
+    assert [left.by for left in report.skips] == ["gather-live-inputs"]
+
+
+def test_a_weight_that_stays_an_input_counts_as_dense(tmp_path: Path) -> None:
+    net = _pixels(tmp_path / "net.onnx", _scattered())
+    proto = onnx.load(str(net))
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [40, 784]))
+    onnx.save(proto, str(net))
+    _prune(net, sparsity=0.0, encode="gaps")
+    assert _ops(net)["Gather"] == 0
+    _prune(net, sparsity=0.0, encode="gaps", keep_inputs=True)
+    assert _ops(net)["Gather"] == 1

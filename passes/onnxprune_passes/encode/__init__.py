@@ -8,7 +8,7 @@ model then gets its `initializers`, its `nodes`, the `function` of each of its `
 
 from __future__ import annotations
 
-from .apply import EncodedModel, EncodedTensor, encode_model
+from .apply import EncodedModel, EncodedTensor, encode_model, file_nbytes
 from .bitmask import Bitmask
 from .choose import Choice, Plan, choose
 from .codebook import Codebook
@@ -61,6 +61,7 @@ __all__ = [
     "densify",
     "domain_import",
     "encode_model",
+    "file_nbytes",
     "scheme_of",
     "sparse_tensors",
     "standalone_decoders",

@@ -94,7 +94,7 @@ def encode_model(
     if not plan.chosen:
         return EncodedModel(model, log=plan.skips)
     encoded, tensors, more = _applied(ready, plan.chosen, keep_inputs=keep_inputs, inline=inline)
-    if _file_nbytes(encoded) >= _file_nbytes(model):
+    if file_nbytes(encoded) >= file_nbytes(model):
         return EncodedModel(model, log=plan.skips)
     return EncodedModel(encoded, tensors, (*changes, *more, *plan.skips))
 
@@ -192,7 +192,7 @@ def _leave_inputs(
     return changes
 
 
-def _file_nbytes(model: Model) -> int:
+def file_nbytes(model: Model) -> int:
     """Bytes that `model` takes on disk, data file included, within a few."""
     total: int = model.skeleton.ByteSize()
     for key, tensor in keys.tensors(model.skeleton):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .batch_norm import FoldBatchNorm
+from .live_inputs import GatherLiveInputs
 from .no_ops import RemoveNoOps
 from .unused import RemoveUnused
 
-__all__ = ["FoldBatchNorm", "RemoveNoOps", "RemoveUnused"]
+__all__ = ["FoldBatchNorm", "GatherLiveInputs", "RemoveNoOps", "RemoveUnused"]

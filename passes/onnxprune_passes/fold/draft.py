@@ -141,13 +141,17 @@ class Draft:
         """Put a new constant into `block`; its name is `wanted` or one like it, and is given back."""
         name = self.free_name(wanted)
         tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
-        if self.before.skeleton.ir_version < _INITIALIZERS_ALONE:
+        old = self.before.skeleton.ir_version < _INITIALIZERS_ALONE
+        if old and block is not self.main:
             node = helper.make_node("Constant", [], [name], value=tensor)
             block.nodes.insert(0, node)
             block.made[name] = node
         else:
             block.graph.initializer.append(tensor)
             block.stored.add(name)
+            if old:
+                block.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, values.shape))
+                block.given.add(name)
         return name
 
     def free_name(self, wanted: str) -> str:

@@ -65,18 +65,34 @@ def _over_processes(
     batch_var = _summed(centred.square().sum(axes), group) / count
     with torch.no_grad():
         mean.lerp_(batch_mean.to(mean.dtype), share)
-        var.lerp_((batch_var * count / (count - 1)).to(var.dtype), share)
+        var.lerp_((batch_var * count / (count - 1).clamp_min(1)).to(var.dtype), share)
     factor = torch.rsqrt(batch_var + epsilon) * scale.to(wide.dtype)
     y: Tensor = centred * factor.reshape(around) + bias.to(wide.dtype).reshape(around)
     return y.to(x.dtype)
 
 
-def _summed(tensor: Tensor, group: Any) -> Tensor:
-    """The sum over the processes; its gradient is summed over them too."""
-    from torch.distributed.nn.functional import all_reduce
+class _Summed(torch.autograd.Function):
+    """The sum of a tensor over processes; its gradient is summed over them too."""
 
-    summed: Tensor = all_reduce(tensor, group=group)  # type: ignore[no-untyped-call]  # torch's own
-    return summed
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Any) -> Tensor:
+        """The sum, in every process."""
+        ctx.group = group
+        summed = tensor.clone()
+        torch.distributed.all_reduce(summed, group=group)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Every process's loss depends on what this one put in."""
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(summed, group=ctx.group)
+        return summed, None
+
+
+def _summed(tensor: Tensor, group: Any) -> Tensor:
+    found: Tensor = _Summed.apply(tensor, group)  # type: ignore[no-untyped-call]  # torch's own
+    return found
 
 
 @op("InstanceNormalization")

@@ -116,7 +116,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(convnet: Model, tmp_pat
     whole = torch.randn(3, 8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     whole[:, :4] += 2  # the halves of a batch differ, so their own statistics would
     torch.save(whole, tmp_path / "x.pt")
-    command = [sys.executable, "-W", "ignore", "-c", _WORKER, str(tmp_path)]
+    command = [sys.executable, "-W", "error", "-c", _WORKER, str(tmp_path)]
     workers = [
         subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for rank in range(2)

@@ -27,7 +27,9 @@ class TrainRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         data: what to train on: an `.npz`, a folder of class folders of images, a Hugging Face dataset on disk, or
             `module:function`; see `onnxprune.samples`.
-        validation_data: the same for what the metric is measured on; None takes `validation` of `data`.
+        data_option: "KEY=VALUE" each: how `data` and `validation_data` are read.
+        validation_data: the same for what the metric is measured on; None takes what `data` holds for it, or
+            `validation` of `data`.
         validation: the share of `data` that is kept for the metric, chosen by `seed`; 0 measures nothing.
         metric: `accuracy`, `top5`, `mse` or `module:function`; None takes accuracy for class labels, else mse.
         loss: `ce`, `bce`, `mse`, `distill` or `module:function`; None takes `distill` where there is a teacher, `ce`
@@ -80,6 +82,7 @@ class TrainRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     data: str
+    data_option: tuple[str, ...] = ()
     validation_data: str | None = None
     validation: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     metric: str | None = None
@@ -160,7 +163,7 @@ class RetrainOptions(TrainRecipe, frozen=True, kw_only=True, forbid_unknown_fiel
 
 FREE_IN_A_RESUME = frozenset(
     {
-        *("data", "validation-data", "threads", "device", "tensorboard"),
+        *("data", "data-option", "validation-data", "threads", "device", "tensorboard"),
         *("checkpoint", "checkpoint-steps", "checkpoint-seconds", "restart"),
     }
 )

@@ -7,11 +7,15 @@ from typing import Any
 
 import click
 
-from .options import IN_FILE, OUT_FILE, Command
+from .options import IN_FILE, OUT_FILE, Command, data_options
 
 _DATA = (
-    click.option("--data", required=True, metavar="DATA", help="Samples: an .npz, a folder, or module:function."),
-    click.option("--validation-data", metavar="DATA", help="Samples to measure on.  [default: a share of --data]"),
+    data_options("Samples: X.npz, FOLDER or module:function.", required=True),
+    click.option(
+        "--validation-data",
+        metavar="DATA",
+        help="Samples to measure on.  [default: those of --data for it, else a share of --data]",
+    ),
     click.option(
         "--validation", type=float, metavar="S", help="The share of --data to measure on, 0 for none.  [default: 0.1]"
     ),

@@ -24,7 +24,7 @@ from onnxprune.files import check_names, file_of
 from onnxprune.products import masked_state
 from onnxprune.report import Left, Note, tools
 from onnxprune.runtime import input_specs
-from onnxprune.samples import read_samples
+from onnxprune.samples import read_measured, read_pair
 from onnxprune.serialize import write_json
 from onnxprune.steps import Steps
 from onnxprune.torch.check import node_problems, precision_of, run_module, with_outputs
@@ -121,8 +121,10 @@ _UNCHECKED = "the output was not compared with torch: --no-check"
 def _samples(options: RetrainOptions) -> tuple[Samples, Samples | None]:
     """What to train on, and what to measure on where that is other data."""
     specs = input_specs(options.model)
-    held = None if options.validation_data is None else read_samples(options.validation_data, specs)
-    return read_samples(options.data, specs), held
+    samples, held = read_pair(options.data, specs, options.data_option)
+    if options.validation_data is not None:
+        return samples, read_measured(options.validation_data, specs, options.data_option)
+    return samples, held if options.validation > 0 else None
 
 
 @contextmanager

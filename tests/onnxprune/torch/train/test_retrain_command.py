@@ -55,7 +55,7 @@ def test_lenet_5_pruned_stored_sparsely_and_retrained(tmp_path: Path) -> None:
     assert "accuracy" in result.stdout
     assert "epoch 2/2" in result.stderr
     written = tmp_path / "small.retrained.onnx"
-    assert written.stat().st_size == pytest.approx(small.stat().st_size, rel=0.01)
+    assert written.stat().st_size == pytest.approx(small.stat().st_size, rel=0.03)  # values are coded by frequency
     with open_session(written, optimize=True) as session:
         scores = run(session, {"image": images})["logits"]
     assert (scores.argmax(1) == found.target[:200]).mean() > epochs[0]["metric"]

@@ -68,7 +68,7 @@ class RemoveDeadNeurons:
 def _removed(trace: Trace, decision: Decision, masks: Masks) -> tuple[Model, Masks]:
     """Model and masks after one removal."""
     removal = Cut(trace, decision)
-    found = folds(trace.graph, trace.sites, decision, removal)
+    found = folds(trace, decision, removal)
     model, masks = removal.run(REGISTRY, masks)
     return fold(model, masks, found), masks
 

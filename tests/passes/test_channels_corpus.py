@@ -24,14 +24,16 @@ SHRINK = {
     "cifar_resnet20_qdq_int8": 0.73,
     "cifar_resnet56_external": 0.79,
     "gtcrn_simple": 0.02,
-    "mnist_cntk_8": 0.28,
+    "magika_v3_3": 0.48,
+    "mnist_cntk_8": 0.63,
     "mobilenet_v1_0.25_224": 0.52,
     "nnsplit_en": 0.74,
     "oww_embedding_model": 0.71,
-    "ppocr_v2_det": 0.70,
+    "ppocr_v2_det": 0.68,
+    "silero_vad": 0.22,
     "silero_vad_16k_op15": 0.20,
     "squeezenet_v1.0_deepcompressed": 0.62,
-    "stories260K_llama_op18": 0.15,
+    "stories260K_llama_op18": 0.39,
     "super_resolution": 0.71,
     "swift_f0": 0.52,
     "version-RFB-320": 0.64,
@@ -40,8 +42,10 @@ SHRINK = {
     "yunet_n_dynamic": 0.68,
 }
 """Model → at least this share of its numbers goes at half of the channels."""
-STAY = ("dtln_1", "magika_v3_3", "silero_vad")
-"""States that are graph inputs and outputs; layer norms over all channels; all weights in bodies of If."""
+NOTHING_STAYS = "ppocr_v2_det"
+"""Its output has one channel, and nothing else pins."""
+STAY = ("dtln_1",)
+"""States that are graph inputs and outputs."""
 
 
 def loaded(name: str) -> Model:
@@ -64,7 +68,7 @@ def test_half_of_the_channels(name: str) -> None:
     assert 1 - entries(after.model) / entries(before.model) >= SHRINK.get(name, 0)
     assert PruneChannels(0.5)(masked) is masked
     skips = [entry for entry in masked.log if isinstance(entry, Skip)]
-    assert skips
+    assert skips or name == NOTHING_STAYS
     assert all("blocked by" in skip.reason or "fixed transform" in skip.reason for skip in skips)
     assert said(skips) == Counter(
         {

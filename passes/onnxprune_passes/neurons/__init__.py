@@ -16,6 +16,7 @@ neurons pins them.
     classes    united ids
     decide     which neurons may go, and what is in the way of the others
     cut        take them out;  rewire  new constants;  fold  constants into biases
+    sums       neurons that a sum needs even when their weights are zero
     coupled    groups of channels that lie along the same axes;  choose  which of them are weakest
     groups     the same as something to read;  aside  dead neurons of weights that the walk does not reach
 

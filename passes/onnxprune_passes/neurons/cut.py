@@ -17,7 +17,7 @@ from .bodies import graphs
 from .classes import Ids
 from .decide import Decision
 from .graph import Node
-from .rewire import New, rewire
+from .rewire import BEHIND, INITIALIZERS_ALONE, New, rewire
 from .slices import BoolArray, cut, cut_bits
 from .trace import Trace
 
@@ -36,6 +36,8 @@ class Cut:
         self._inputs: dict[tuple[str, int], NDArray] = {}
         self._attributes: dict[int, dict[str, float | Sequence[int] | None]] = {}
         self._dropped: set[tuple[int, int]] = set()
+        self._types: dict[int, str] = {}
+        self._behind: list[New] = []
 
     # what rewrites ask
 
@@ -89,6 +91,11 @@ class Cut:
         """Leave an optional input of `node` out."""
         self._dropped.add((node.index, index))
 
+    def divide(self, node: Node, op_type: str, divisor: NDArray) -> None:
+        """Let `node` be an `op_type`, its first output divided by a constant."""
+        self._types[node.index] = op_type
+        self._behind.append(New(first_output(node.proto), BEHIND, divisor, "count", "Div"))
+
     # doing it
 
     def run(self, rules: Rules, masks: Masks) -> tuple[Model, Masks]:
@@ -103,7 +110,7 @@ class Cut:
             ):
                 rule.rewrite(self, node)
         sources, masks = self._tensors(masks)
-        new = []
+        new = list(self._behind)
         for (output, index), values in self._inputs.items():
             name = self._own_tensor(output, index)
             if name is None:
@@ -165,7 +172,9 @@ class Cut:
             for node in self.graph.nodes
             if output in node.proto.output
         )
-        interface = {value.name for value in self.graph.model.graph.input} | set(self.graph.outputs)
+        interface = set(self.graph.outputs)
+        if self.graph.model.skeleton.ir_version >= INITIALIZERS_ALONE:
+            interface.update(value.name for value in self.graph.model.graph.input)
         alone = name in self.graph.model.initializers and len(self.graph.readers.get(name, ())) == 1
         return name if alone and name not in interface else None
 
@@ -179,6 +188,8 @@ class Cut:
             given = [helper.make_attribute(name, value) for name, value in attributes.items() if value is not None]
             del node.attribute[:]
             node.attribute.extend([*kept, *given])
+        for index, op_type in self._types.items():
+            self.graph.nodes[index].placed.of(skeleton).op_type = op_type
         for index, place in self._dropped:
             names = self.graph.nodes[index].placed.of(skeleton).input
             names[place] = ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .classes import Ids, classes
-from .records import Pin, Site, Tie
+from .records import Pin, Site, Sum, Tie
 from .slices import BoolArray
 from .trace import Trace
 
@@ -67,6 +67,9 @@ def decide(trace: Trace) -> Decision:
         read[of_class[has_id & ~site.zero]] = True
         for stays, reason in _in_the_way(site):
             _block(blocked, of_class[has_id & stays], reason, reasons)
+    for one in trace.sums:
+        for stays, reason in _in_the_way(one):
+            _block(blocked, label[one.ids[(one.ids >= 0) & stays]], reason, reasons)
     bases = list(trace.bases.values())
     removed = np.zeros(trace.count, np.bool_)
     fresh = np.ones(trace.count, np.bool_)
@@ -96,11 +99,14 @@ def _block(blocked: Ids, found: Ids, reason: str, reasons: list[str]) -> None:
         reasons.append(reason)
 
 
-def _in_the_way(site: Site) -> Iterator[tuple[BoolArray, str]]:
+def _in_the_way(site: Site | Sum) -> Iterator[tuple[BoolArray, str]]:
     """Where `site` needs its neurons, and why."""
     finite = np.isfinite(site.values.astype(np.float64))
     needed = ~site.zero & ~(site.known & finite)
-    yield needed, f"read by {site.node}, where it is not a known constant"
+    if isinstance(site, Sum):
+        yield needed, f"blocked by {site.node}: it sums over neurons, and this is no known constant there"
+    else:
+        yield needed, f"read by {site.node}, where it is not a known constant"
     if site.border:
         stuck = ~site.zero & site.known & finite & (site.values != 0)
         found = np.unique(site.values[stuck].astype(np.float64))

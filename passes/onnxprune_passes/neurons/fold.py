@@ -23,6 +23,7 @@ from .graph import Graph
 from .records import Site
 from .rewire import BEHIND, New, rewire
 from .slices import BoolArray, cut
+from .trace import Trace
 
 _Readers = dict[str, list[onnx.NodeProto | None]]
 
@@ -35,18 +36,24 @@ class Fold:
         addend: one number a neuron that it makes, float64.
         dtype: that of its weight.
         behind: the shape of `addend` when it is added to the output itself.
+        only_behind: the node has no bias.
     """
 
     output: str
     addend: NDArray
     dtype: np.dtype[Any]
     behind: tuple[int, ...]
+    only_behind: bool = False
 
 
-def folds(graph: Graph, sites: list[Site], decision: Decision, removal: Cut) -> list[Fold]:
+def folds(trace: Trace, decision: Decision, removal: Cut) -> list[Fold]:
     """What each reader of a constant that goes must add, cut to the neurons that it keeps making."""
-    found = []
-    for site in sites:
+    graph, found = trace.graph, []
+    for one in trace.sums:
+        total = one.values[decision.gone(one.ids)].astype(np.float64).sum() * one.scale
+        if total != 0:
+            found.append(Fold(first_output(one.node.proto), np.asarray(total), one.values.dtype, (), only_behind=True))
+    for site in trace.sites:
         used = decision.gone(site.ids) & ~site.zero & (site.values != 0)
         if not used.any():
             continue
@@ -88,6 +95,9 @@ def fold(model: Model, masks: Masks, found: list[Fold]) -> Model:
     changes: dict[str, NDArray] = {}
     new: list[New] = []
     for one in found:
+        if one.only_behind:
+            new.append(New(one.output, BEHIND, one.addend.astype(one.dtype), "bias"))
+            continue
         node, index, name = _slot(model, nodes, readers, one.output)
         vector = index == 2 and node.op_type in ("Conv", "FusedConv")
         after = one.addend if vector else one.addend.reshape(one.behind)

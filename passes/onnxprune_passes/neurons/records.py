@@ -62,6 +62,25 @@ class Site:
 
 
 @dataclass(frozen=True, eq=False)
+class Sum:
+    """A sum over neurons, all with weight 1 (ReduceSum, ReduceMean): it needs each one that is not a known constant.
+
+    Attributes (arrays have one entry for each coordinate along the summed axis):
+        zero: False everywhere.
+        known, values, border: as in `Site`; a constant is added behind the node.
+        scale: what a constant is multiplied with before it is added.
+    """
+
+    node: Node
+    ids: Ids
+    zero: BoolArray
+    known: BoolArray
+    values: NDArray
+    scale: float = 1.0
+    border: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Producer:
     """A weight that makes one neuron a slice of axis `axis` of the tensor `key`; `zero`: that slice is all zero.
 

@@ -15,8 +15,8 @@ from ..model import Model
 from .bodies import body_of, placed, with_body
 
 BEHIND = -1
-"""As `New.index`: the constant is added to the node's first output."""
-_INITIALIZERS_ALONE = 4
+"""As `New.index`: the constant is added to the node's first output, or `New.op` is done with both."""
+INITIALIZERS_ALONE = 4
 """The IR version from which initializers need not be graph inputs; before it, new constants are Constant nodes."""
 
 
@@ -31,6 +31,7 @@ class New:
     index: int
     values: NDArray
     what: str
+    op: str = "Add"
 
 
 def rewire(model: Model, new: Sequence[New]) -> Model:
@@ -51,7 +52,7 @@ def rewire(model: Model, new: Sequence[New]) -> Model:
 
 def _rewired(model: Model, new: Sequence[New], taken: set[str]) -> Model:
     """The same in the main graph of `model`; `taken`: names that new values must not have."""
-    as_nodes = model.skeleton.ir_version < _INITIALIZERS_ALONE
+    as_nodes = model.skeleton.ir_version < INITIALIZERS_ALONE
 
     def change(graph: gs.Graph) -> None:
         makers = {tensor.name: node for node in graph.nodes for tensor in node.outputs}
@@ -59,7 +60,7 @@ def _rewired(model: Model, new: Sequence[New], taken: set[str]) -> Model:
             node = makers[one.output]
             constant = _constant(graph, _free(f"{one.output}.{one.what}", taken), one.values, as_nodes)
             if one.index == BEHIND:
-                _add_behind(graph, node, constant, _free(f"{one.output}.product", taken))
+                _put_behind(graph, node, constant, _free(f"{one.output}.product", taken), one.op)
                 continue
             while len(node.inputs) <= one.index:
                 node.inputs.append(gs.Variable.empty())
@@ -72,20 +73,20 @@ def _rewired(model: Model, new: Sequence[New], taken: set[str]) -> Model:
 
 def _constant(graph: gs.Graph, name: str, values: NDArray, as_node: bool) -> gs.Tensor:
     if not as_node:
-        return gs.Constant(name, np.ascontiguousarray(values))
+        return gs.Constant(name, np.asarray(values, order="C"))
     variable = gs.Variable(name, dtype=values.dtype, shape=values.shape)
     graph.nodes.insert(
-        0, gs.Node("Constant", attrs={"value": gs.Constant(name, np.ascontiguousarray(values))}, outputs=[variable])
+        0, gs.Node("Constant", attrs={"value": gs.Constant(name, np.asarray(values, order="C"))}, outputs=[variable])
     )
     return variable
 
 
-def _add_behind(graph: gs.Graph, node: gs.Node, constant: gs.Tensor, name: str) -> None:
+def _put_behind(graph: gs.Graph, node: gs.Node, constant: gs.Tensor, name: str, op: str) -> None:
     after = node.outputs[0]
     product = gs.Variable(name, dtype=after.dtype)
     node.outputs[0] = product
     place = next(index for index, other in enumerate(graph.nodes) if other is node)
-    graph.nodes.insert(place + 1, gs.Node("Add", name=f"{name}.add", inputs=[product, constant], outputs=[after]))
+    graph.nodes.insert(place + 1, gs.Node(op, name=f"{name}.{op.lower()}", inputs=[product, constant], outputs=[after]))
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:

@@ -16,7 +16,7 @@ from .classes import Ids
 from .flow import Flow, evaluate
 from .graph import Dim, Graph, Node
 from .known import SMALL, compute, learn
-from .records import Pin, Producer, Site, Tie
+from .records import Pin, Producer, Site, Sum, Tie
 from .slices import BoolArray, ZeroSlices
 from .views import NO_AXIS, Const
 
@@ -35,6 +35,7 @@ class Trace:
         self.pins: list[Pin] = []
         self.ties: list[Tie] = []
         self.sites: list[Site] = []
+        self.sums: list[Sum] = []
         self.producers: list[Producer] = []
         self.bases: dict[tuple[str, int], Ids] = {}
         self.dim_axes: dict[int, Ids] = {}

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .classes import Ids, classes
-from .records import Tie
+from .records import Pin, Tie
 from .slices import BoolArray
+from .sums import varying
 from .trace import Trace
 
 
@@ -38,10 +39,10 @@ class Units:
 
 def units_of(trace: Trace) -> Units:
     """The channels of a finished trace."""
-    ties = trace.ties
+    ties, pins = trace.ties, [*trace.pins, *varying(trace)]
     while True:
         label = _united(trace, ties)
-        pinned, reasons = _pinned(trace, label)
+        pinned, reasons = _pinned(trace, pins, label)
         free = [tie for tie in ties if not (pinned[label[_members(tie)]] >= 0).any()]
         if len(free) == len(ties):
             break
@@ -103,11 +104,11 @@ def _first(array: Ids, axis: int) -> Ids:
     return array[tuple(slice(None) if one == axis else slice(0, 1) for one in range(array.ndim))]
 
 
-def _pinned(trace: Trace, label: Ids) -> tuple[Ids, list[str]]:
+def _pinned(trace: Trace, pins: list[Pin], label: Ids) -> tuple[Ids, list[str]]:
     """For each class the index of the first reason that pins it (-1: none), and the reasons."""
     pinned = np.full(trace.count, -1, np.int64)
     reasons: list[str] = []
-    for pin in trace.pins:
+    for pin in pins:
         stays = label[pin.ids]
         if pin.unless is not None:
             stays = stays[(pin.unless < 0) | (stays != label[pin.unless])]

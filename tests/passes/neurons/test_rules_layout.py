@@ -40,6 +40,11 @@ SHUFFLE = {
 CASES: dict[str, Case] = {
     "flatten": (flat("f = Flatten(c)"), FLAT, {}),
     "reshape_named": (flat("f = Reshape(c, to)", shape="5,2,3,3", out="5"), {**FLAT, "to": [5, 36]}, {}),
+    "reshape_named_by_an_old_input": (
+        flat("f = Reshape(c, to)", shape="5,2,3,3", out="5"),
+        {**FLAT, "to": [5, 36]},
+        {"opset": 8, "ir": 3},
+    ),
     "reshape_rest_in_front": (flat("f = Reshape(c, to)"), {**FLAT, "to": [-1, 36]}, {}),
     "reshape_rest_behind": (flat("f = Reshape(c, to)"), {**FLAT, "to": [0, -1]}, {}),
     "reshape_copies": (

@@ -93,6 +93,98 @@ CASES: dict[str, Case] = {
         {},
     ),
     "reduce_mean_of_neurons": (dense("q = ReduceMean<axes=[1]>(h) m = Sub(h, q)"), DENSE, {"exact": False}),
+    "reduce_sum_of_neurons": (
+        dense("r = Relu(h) q = ReduceSum(r, axes) m = Concat<axis=1>(q, q)"),
+        {**DENSE, "w1": ((4, 3), {0: [0, 1]}), "w2": ((2, 2),), "axes": [1]},
+        {},
+    ),
+    "reduce_sum_of_neurons_and_space": (
+        conv("q = ReduceSum<keepdims=0>(c, axes) m = Reshape(q, to)"),
+        {**CONV, "w1": ((4, 2, 1, 1), {0: [0, 1]}), "w2": ((2, 1, 1, 1),), "axes": [1, 3], "to": [0, 1, 4, 1]},
+        {},
+    ),
+    "reduce_sum_of_neurons_and_unknown_space": (
+        conv("q = ReduceSum<keepdims=0>(c, axes) m = Unsqueeze(q, axes)").replace("4,4", "H,W"),
+        {**CONV, "w1": ((4, 2, 1, 1), {0: [0, 1]}), "b1": [0.0, 2.0, 3.0, 4.0], "w2": ((2, 1, 1, 1),), "axes": [1, 3]},
+        {},
+    ),
+    "reduce_mean_of_dead_neurons": (
+        dense("r = Relu(h) q = ReduceMean<axes=[1]>(r) m = Concat<axis=1>(q, q)"),
+        {**DENSE, "w1": ((4, 3), {0: [0, 1]}), "w2": ((2, 2),)},
+        {},
+    ),
+    "reduce_mean_of_dead_neurons_old": (
+        dense("r = Relu(h) q = ReduceMean<axes=[1]>(r) m = Concat<axis=1>(q, q)"),
+        {**DENSE, "w1": ((4, 3), {0: [0, 1]}), "w2": ((2, 2),)},
+        {"opset": 11},
+    ),
+    "reduce_mean_of_dead_neurons_new": (
+        dense("r = Relu(h) q = ReduceMean(r, axes) m = Concat<axis=1>(q, q)"),
+        {**DENSE, "w1": ((4, 3), {0: [0, 1]}), "w2": ((2, 2),), "axes": [-1]},
+        {"opset": 18},
+    ),
+    "reduce_mean_of_everything": (
+        conv("r = Relu(c) q = ReduceMean(r) m = Reshape(q, to)").replace("float[N,2,h,w]", "float[1,2,1,1]"),
+        {**CONV, "w1": ((4, 2, 1, 1), {0: [0, 1]}), "w2": ((2, 1, 1, 1),), "to": [1, 1, 1, 1]},
+        {},
+    ),
+    "reduce_square_of_zeros": (
+        dense("r = Relu(h) q = ReduceSumSquare<axes=[1]>(r) m = Concat<axis=1>(q, q)"),
+        {**DENSE, "w1": ((4, 3), {0: [0, 1]}), "b1": [0.0, 2.0, 3.0, 4.0], "w2": ((2, 2),)},
+        {},
+    ),
+    "reduce_max_of_neurons": (
+        dense("r = Relu(h) q = ReduceMax<axes=[1]>(r) m = Concat<axis=1>(q, q)"),
+        {**DENSE, "w1": ((4, 3), {0: [0, 1]}), "w2": ((2, 2),)},
+        {},
+    ),
+    "layer_norm_written_out": (
+        dense(
+            """mean = ReduceMean<axes=[-1]>(h) d = Sub(h, mean) p = Pow(d, two) v = ReduceMean<axes=[-1]>(p)
+            e = Add(v, eps) r = Sqrt(e) n = Div(d, r) k = Mul(n, s) m = Add(k, o)"""
+        ),
+        {
+            **DENSE,
+            "w1": ((4, 3), {0: [1, 2]}),
+            "b1": [1.0, 0.0, 0.0, 4.0],
+            "w2": ((2, 4), {1: [1, 3]}),
+            "two": np.float32(2),
+            "eps": np.float32(0.5),
+            "s": ((4,),),
+            "o": ((4,),),
+        },
+        {"exact": False},
+    ),
+    "layer_norm_by_squares": (
+        dense(
+            """t = ReduceSum(h, last) mean = Mul(t, part) q = Mul(h, h) u = ReduceSum(q, last) z = Mul(u, part)
+            g = Mul(mean, mean) v = Sub(z, g) e = Add(v, eps) r = Sqrt(e) d = Sub(h, mean) n = Div(d, r) k = Mul(n, s)
+            m = Add(k, o)"""
+        ),
+        {
+            **DENSE,
+            "w1": ((4, 3), {0: [1, 2]}),
+            "w2": ((2, 4), {1: [1, 3]}),
+            "last": [-1],
+            "part": np.float32(0.25),
+            "eps": np.float32(0.5),
+            "s": ((4,),),
+            "o": ((4,),),
+        },
+        {"exact": False},
+    ),
+    "norm_scale_on_the_deviation": (
+        dense("p = Mul(h, h) v = ReduceSum(p, last) e = Add(v, eps) i = Reciprocal(e) j = Mul(i, s) m = Mul(h, j)"),
+        {
+            **DENSE,
+            "w1": ((4, 3), {0: [1, 2]}),
+            "w2": ((2, 4), {1: [1, 3]}),
+            "last": [-1],
+            "eps": np.float32(0.5),
+            "s": ((4,),),
+        },
+        {"exact": False},
+    ),
     "softmax_of_neurons": (dense("m = Softmax(h)"), DENSE, {"exact": False}),
     "softmax_beside": (conv("m = Softmax<axis=3>(c)"), CONV, {"exact": False}),
     "softmax_old": (conv("m = Softmax<axis=3>(c)"), CONV, {"exact": False, "opset": 11}),

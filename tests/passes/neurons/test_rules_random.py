@@ -86,6 +86,14 @@ NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], Any, bool]] = {
         {},
         False,
     ),
+    "rms": (
+        """g (float[N,3] x) => (float[N,2] y) { h = Gemm<transB=1>(x, w1, b1) k = Relu(h) p = Mul(k, k)
+        v = ReduceSum(p, last) e = Add(v, eps) r = Sqrt(e) i = Reciprocal(r) j = Mul(i, s) n = Mul(k, j)
+        y = Gemm<transB=1>(n, w2, b2) }""",
+        {"w1": (6, 3), "b1": (6,), "s": (6,), "w2": (2, 6), "b2": (2,)},
+        {"last": np.array([-1]), "eps": np.float32(0.5)},
+        False,
+    ),
     "branches": (
         """g (float[N,3] x, bool p) => (float[N,2] y) { h = MatMul(x, w1) k = Add(h, b1) m = If (p) <
         then_branch = a () => (float[N,5] t) { s = MatMul(k, wt) t = Add(s, bt) },
@@ -127,13 +135,15 @@ def test_some_shrink(
     name: str, build: Callable[..., Any], ints: Callable[..., NDArray], shrink: Callable[..., Any]
 ) -> None:
     text, shapes, constants, exact = NETS[name]
-    last = {"rnn": "wy", "groups": "w2", "group_norm": "w2"}.get(name, "wo")
+    last = {"rnn": "wy", "groups": "w2", "group_norm": "w2", "rms": "w2"}.get(name, "wo")
     axis = 1 if last == "w2" else 0
     weights = {key: ints(shape) for key, shape in shapes.items()}
     weights[last] = ints(shapes[last], {axis: [0, 1, 3, 4, 6, 7] if name == "groups" else [0, 1]})
     if name in ("rnn", "lstm"):
         key = "r2" if name == "rnn" else "r"
         weights[key] = ints(shapes[key], {2: [0, 1]})
+    if name == "rms":
+        weights["w1"] = ints(shapes["w1"], {0: [0, 1]})
     if not exact:
         weights = {key: values / 4 for key, values in weights.items()}
     if name == "rnn":

@@ -12,20 +12,19 @@ measured in one run over the data; a chain of n needs n runs over a part of the 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnxprune_passes.edit import drop_unread, names_read
 from onnxprune_passes.model import Model
 from onnxprune_passes.pipeline import Change, Skip, State
 from onnxprune_passes.storage import save
-from onnxprune_passes.storage.keys import first_output
 from onnxprune_passes.weights import find_weights
 
+from .batch_norms import in_levels, name_of, part_before, replaceable
 from .feeds import Feeds
 from .runtime import Array, open_session, run
 from .steps import Steps
@@ -34,7 +33,6 @@ from .verification import Inputs, Source, cast_to_float32, inputs_for
 FEWEST, MOST = 32, 4096
 """Fewer samples say too little of a mean and a variance: then everything stays as it is. More change little."""
 _CHUNK = 1 << 20  # elements that are summed at a time, in float64
-_OPS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,11 @@ class Recalibrate:
 
     def __call__(self, state: State) -> State:
         """`state` with new statistics; the same object when there is no BatchNormalization and nothing to say."""
-        nodes, skips = _nodes(state.model, self.name)
+        nodes, skips = replaceable(state.model, self.name)
         if not nodes:
             return state.noted(*skips) if skips else self._nothing(state)
         model, steps = state.model, self.steps or Steps(1)
-        levels = _levels(model, nodes)
+        levels = in_levels(model, nodes)
         done = samples = 0
         for level, wanted in enumerate(levels, start=1):
             with steps.step("recalibrate", f"BatchNormalization {level} of {len(levels)}"):
@@ -74,10 +72,10 @@ class Recalibrate:
                 samples = moments.samples
                 if samples < FEWEST:
                     why = f"only {samples} samples reach it, and {FEWEST} are needed: give more; nothing was changed"
-                    return state.noted(Skip(self.name, _name(node), why))
+                    return state.noted(Skip(self.name, name_of(node), why))
                 new = _statistics(model, node, moments)
                 if new is None:
-                    skips.append(Skip(self.name, _name(node), "what reaches it holds NaN or infinity"))
+                    skips.append(Skip(self.name, name_of(node), "what reaches it holds NaN or infinity"))
                 else:
                     model, done = model.with_initializers(new), done + 1
         if not done:
@@ -165,7 +163,9 @@ def _measured(model: Model, nodes: Sequence[onnx.NodeProto], inputs: Inputs, par
     with tempfile.TemporaryDirectory(prefix=".onnxprune-", dir=parent) as temporary:
         folder = Path(temporary)
         names = [f"onnxprune_reaches_{index}" for index in range(len(nodes))]
-        file = save(_before(model, dict(zip(names, (node.input[0] for node in nodes), strict=True))), folder / "m.onnx")
+        file = save(
+            part_before(model, dict(zip(names, (node.input[0] for node in nodes), strict=True))), folder / "m.onnx"
+        )
         if inputs.float32:
             file = cast_to_float32(file, folder)
         with open_session(file, optimize=True) as session:
@@ -174,90 +174,3 @@ def _measured(model: Model, nodes: Sequence[onnx.NodeProto], inputs: Inputs, par
                 for name, moments in zip(names, found, strict=True):
                     moments.add(outputs[name])
     return found
-
-
-def _before(model: Model, wanted: Mapping[str, str]) -> Model:
-    """The part of `model` that computes some values; `wanted`: new output → value."""
-    skeleton = onnx.ModelProto()
-    skeleton.CopyFrom(model.skeleton)
-    graph = skeleton.graph
-    needed, nodes = set(wanted.values()), []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(_read(node))
-            nodes.append(node)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(nodes)]
-    del graph.node[:]
-    graph.node.extend(kept)
-    graph.node.extend(onnx.helper.make_node("Identity", [value], [name]) for name, value in wanted.items())
-    del graph.output[:]
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    del graph.quantization_annotation[:]
-    drop_unread(graph)
-    return model.with_skeleton(skeleton)
-
-
-def _levels(model: Model, nodes: Sequence[onnx.NodeProto]) -> list[list[onnx.NodeProto]]:
-    """`nodes` in the order in which they can be measured: none depends on another one of its own level, or of later."""
-    chosen = {node.output[0] for node in nodes}
-    depth: dict[str, int] = {}
-    levels: dict[int, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        before = max((depth.get(name, 0) for name in _read(node)), default=0)
-        is_chosen = first_output(node) in chosen
-        if is_chosen:
-            levels.setdefault(before, []).append(node)
-        depth.update(dict.fromkeys(node.output, before + is_chosen))
-    return [levels[level] for level in sorted(levels)]
-
-
-def _nodes(model: Model, by: str) -> tuple[list[onnx.NodeProto], list[Skip]]:
-    """The BatchNormalizations of the main graph whose statistics may be replaced, and a Skip for every other one."""
-    readers: dict[str, int] = {}
-    for name in (name for node in model.graph.node for name in _read(node)):
-        readers[name] = readers.get(name, 0) + 1
-    outputs = {value.name for value in model.graph.output}
-    nodes, skips = [], []
-    for node in (node for node in model.graph.node if _is_batchnorm(node)):
-        shared = [name for name in node.input[3:5] if readers[name] > 1 or name in outputs]
-        flags = {attribute.name: attribute.i for attribute in node.attribute}
-        if flags.get("training_mode") or any(node.output[1:]) or not flags.get("spatial", 1):
-            skips.append(Skip(by, _name(node), "it computes statistics of its input, or of each position"))
-        elif any(name not in model.initializers for name in node.input[3:5]):
-            skips.append(Skip(by, _name(node), "its statistics are computed"))
-        elif shared:
-            skips.append(Skip(by, _name(node), f"its statistics '{shared[0]}' are read elsewhere too"))
-        else:
-            nodes.append(node)
-    inside = [*(body for node in model.graph.node for body in _bodies(node)), *model.skeleton.functions]
-    skips += [Skip(by, _name(node), "it is inside a body or a function") for body in inside for node in _within(body)]
-    return nodes, skips
-
-
-def _within(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
-    """The BatchNormalizations of `graph` and of the bodies below it."""
-    for node in graph.node:
-        if _is_batchnorm(node):
-            yield node
-        for body in _bodies(node):
-            yield from _within(body)
-
-
-def _is_batchnorm(node: onnx.NodeProto) -> bool:
-    return node.op_type == "BatchNormalization" and node.domain in _OPS
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _read(node: onnx.NodeProto) -> list[str]:
-    """The values that `node` and the bodies in it read; an input as often as it is there."""
-    return [*node.input, *(name for body in _bodies(node) for name in names_read(body))]
-
-
-def _name(node: onnx.NodeProto) -> str:
-    return node.name or first_output(node)

@@ -102,7 +102,7 @@ class PruneChannels:
             found = coupling(traced(state.model, zeros))
         except ModelError as error:
             return state.noted(Skip(self.name, "the graph", f"{error}: no channel was pruned"))
-        weights = {weight.key: weight for weight in find_weights(state.model)}
+        weights = {weight.key: weight for weight in find_weights(state.model, embeddings=True)}
         groups, left = self._open(state.model, found, weights)
         strengths, scaled = self._strengths(found, groups, weights)
         wanted = self._weakest(groups, strengths)

@@ -133,6 +133,16 @@ def test_a_group_of_two_kinds_needs_both() -> None:
     assert PruneChannels(0.5, kinds=("fc", "embedding"))(State(model)).model is not model
 
 
+@pytest.mark.parametrize("options", [{"skip": ("table",)}, {"only": ("f2*",)}, {"layers": (("table", 0.0),)}])
+def test_a_table_of_embeddings_can_be_named(options: Any) -> None:
+    text = """g (int64[N] i) => (float[N,2] y) { e = Gather(table, i) y = Gemm<transB=1>(e, f2.weight, f2.bias) }"""
+    proto = to_proto(built((text, {"f2": (2, 6)})))
+    proto.graph.initializer.append(numpy_helper.from_array(np.arange(54, dtype=np.float32).reshape(9, 6), "table"))
+    state = State(from_proto(proto))
+    assert PruneChannels(0.5, **options)(state).model is state.model
+    assert PruneChannels(0.5)(state).masks["table"].sum() == 27
+
+
 def test_a_kind_that_no_channel_has_is_an_error() -> None:
     with pytest.raises(SelectionError, match="no group of channels is of kind head or rnn: the model has conv, fc;"):
         PruneChannels(0.5, kinds=("head", "rnn"))(State(built(MIXED)))

@@ -71,7 +71,7 @@ def make(options: PruneOptions, steps: Steps) -> Products:
         original = densify(stored)
     with steps.step("prune"):
         pruned = _pruned(original, options)
-    if options.recalibrate:
+    if options.recalibrate and pruned.model is not original:
         pruned = _recalibrated(pruned, options, steps)
     folded = pruned
     if options.fold:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from onnxprune_passes.channels import PruneChannels
@@ -49,12 +50,14 @@ class Case:
     prune: Pass | None
 
 
+SCOPES: tuple[Literal["layer", "global"], ...] = ("layer", "global")
 CASES = (
     Case("nothing pruned", None),
     *(
         Case(f"`--channels {sparsity:g} --scope {scope}`", PruneChannels(sparsity, scope=scope))
         for sparsity in (0.1, 0.25, 0.5)
-        for scope in ("layer", "global")
+        for scope in SCOPES
+        if (sparsity, scope) != (0.1, "layer")  # rounded to 8, no group loses a channel
     ),
     Case("`--channels 0.25 --scope layer --channel-score batchnorm`", PruneChannels(0.25, "layer", "batchnorm")),
     Case("`--sparsity 0.8`", MagnitudePrune(Sparsity(0.8))),

@@ -274,6 +274,13 @@ def test_with_channels_and_data_it_is_done_unless_it_is_switched_off(tmp_path: P
     assert _by(_run(tmp_path, saved, *how, data=False)) == ["prune-channels", "remove-dead-neurons"]
 
 
+def test_where_nothing_was_pruned_statistics_stay(tmp_path: Path, saved: tuple[Path, Path]) -> None:
+    report = _run(tmp_path, saved, "--channels", "0", "--recalibrate")
+    assert "recalibrate" not in _by(report)
+    before, after = (load(path).initializers for path in (saved[0], tmp_path / "o.onnx"))
+    assert np.array_equal(before["v1"], after["v1"])
+
+
 def test_after_magnitude_pruning_only_when_asked_for(tmp_path: Path, saved: tuple[Path, Path]) -> None:
     assert _by(_run(tmp_path, saved, "--sparsity", "0.5")) == ["magnitude-prune", "remove-dead-neurons"]
     assert _by(_run(tmp_path, saved, "--sparsity", "0.5", "--recalibrate"))[:2] == ["magnitude-prune", "recalibrate"]

@@ -90,6 +90,7 @@ def _files_and_links(
         "pruned": products.pruned.model,
         "folded": products.folded.model,
         "shrunk": products.shrunk.model,
+        "rounded": products.rounded.model,
         "dense": _dense(products),
         "encoded": products.encoded.model,
     }
@@ -104,7 +105,8 @@ def _files_and_links(
         Link("original", "pruned", checked=False),
         Link("pruned", "folded"),
         Link(before_shrinking, "shrunk"),
-        Link("shrunk", "dense"),
+        Link("shrunk", "rounded", checked=False),
+        Link("rounded", "dense"),
         Link("dense", "encoded", exact=True),
         Link("original", "encoded", checked=False),
     )
@@ -112,10 +114,10 @@ def _files_and_links(
 
 
 def _dense(products: Products) -> Model:
-    """The dense model of the encoded one's graph: the shrunk one, unless encoding changed the opset or the inputs."""
-    shrunk, encoded = products.shrunk.model, products.encoded.model
-    inputs = [[value.name for value in model.graph.input] for model in (shrunk, encoded)]
-    return shrunk if shrunk.opset == encoded.opset and inputs[0] == inputs[1] else densify(encoded)
+    """The dense model of the encoded one's graph: the rounded one, unless encoding changed the opset or the inputs."""
+    rounded, encoded = products.rounded.model, products.encoded.model
+    inputs = [[value.name for value in model.graph.input] for model in (rounded, encoded)]
+    return rounded if rounded.opset == encoded.opset and inputs[0] == inputs[1] else densify(encoded)
 
 
 def _decoded(products: Products, encoded: Path, folder: Path, steps: Steps) -> tuple[Decoded, ...]:
@@ -123,7 +125,7 @@ def _decoded(products: Products, encoded: Path, folder: Path, steps: Steps) -> t
     keys = tuple(tensor.key for tensor in products.encoded.tensors)
     if not keys:
         return ()
-    wanted, stored = products.shrunk.model.initializers, load(encoded)
+    wanted, stored = products.rounded.model.initializers, load(encoded)
     with steps.step("decode", "by densify"):
         dense = densify(stored).initializers
         pairs = ((key, dense[key]) for key in keys if key in dense)

@@ -1,4 +1,4 @@
-"""The models a run makes, each from the one before: load, prune, fold, shrink, encode."""
+"""The models a run makes, each from the one before: load, prune, fold, shrink, round, encode."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from onnxprune_passes.model import Model
 from onnxprune_passes.pipeline import Change, Pass, State
 from onnxprune_passes.storage import load
 from onnxprune_passes.thresholds import NM, Absolute, Quality, Sparsity, Threshold
+from onnxprune_passes.values import RoundValues, ShareValues
 from onnxprune_passes.weights import find_weights
 
 from .recalibration import Recalibrate, inputs_to_recalibrate
@@ -35,7 +36,8 @@ class Products:
         pruned: after masks, channel and magnitude pruning, and new BatchNormalization statistics; the same shapes.
         folded: after BatchNormalization went into the weights; the same State when that was not asked for.
         shrunk: after the removal of dead neurons and of what else is not needed; the same State when not asked for.
-        encoded: how the shrunk model is stored.
+        rounded: after weights took the values asked for; the same State when they were left as they are.
+        encoded: how the rounded model is stored.
     """
 
     original: Model
@@ -43,6 +45,7 @@ class Products:
     pruned: State
     folded: State
     shrunk: State
+    rounded: State
     encoded: EncodedModel
 
 
@@ -64,6 +67,22 @@ def shrink_passes(options: PruneOptions) -> tuple[Pass, ...]:
     return (RemoveNoOps(), RemoveDeadNeurons(), gather, RemoveUnused())
 
 
+_SHARED_ERROR = 0.05
+"""What `shared:auto` allows: root mean square error of a weight's kept entries, as a share of theirs."""
+
+
+def value_passes(options: PruneOptions) -> tuple[Pass, ...]:
+    """What runs last before encoding with `--values`; it changes answers on purpose."""
+    kind, _, bits = options.values.partition(":")
+    if kind == "f16":
+        return (RoundValues("f16"),)
+    if kind == "bf16":
+        return (RoundValues("bf16"),)
+    if kind == "shared":
+        return (ShareValues(8, error=_SHARED_ERROR) if bits == "auto" else ShareValues(int(bits or 4)),)
+    return ()
+
+
 def make(options: PruneOptions, steps: Steps) -> Products:
     """Run the passes. Raises ModelError, DataError, SelectionError, PassError or EncodeError."""
     with steps.step("load"):
@@ -81,9 +100,13 @@ def make(options: PruneOptions, steps: Steps) -> Products:
     if options.shrink:
         with steps.step("shrink"):
             shrunk = _after(shrink_passes(options), folded)
+    rounded = shrunk
+    if options.values != "f32":
+        with steps.step("round"):
+            rounded = _after(value_passes(options), shrunk)
     with steps.step("encode"):
-        encoded = encode_model(shrunk.model, options.encode, keep_inputs=options.keep_inputs, inline=options.inline)
-    return Products(original, original is not stored, pruned, folded, shrunk, encoded)
+        encoded = encode_model(rounded.model, options.encode, keep_inputs=options.keep_inputs, inline=options.inline)
+    return Products(original, original is not stored, pruned, folded, shrunk, rounded, encoded)
 
 
 def _recalibrated(pruned: State, options: PruneOptions, steps: Steps) -> State:

@@ -26,8 +26,10 @@ from .serialize import write_json
 from .steps import Progress, Steps, silent
 
 _MAY_GROW = 0.01
-_MOST_STEPS = 20
-"""Load, prune, fold, shrink, encode, write, choose inputs, decode three times; six models at two levels less two."""
+_MOST_STEPS = 23
+"""Load, prune, fold, shrink, round, encode, write, choose inputs, decode three times; seven models at two levels less
+two.
+"""
 
 
 _FIXES = {"-> folded": "--no-fold", "-> shrunk": "--no-shrink"}
@@ -117,9 +119,9 @@ def _check_size(options: PruneOptions, products: Products, staged: Staged) -> No
 def _report(options: PruneOptions, products: Products, staged: Staged, checked: Checked, steps: Steps) -> Report:
     with steps.step("report"):
         before = weight_rows(products.original)
-        after = weight_rows(products.shrunk.model)
+        after = weight_rows(products.rounded.model)
     bytes_before = nbytes_on_disk(options.model)
-    log = (*products.shrunk.log, *products.encoded.log)
+    log = (*products.rounded.log, *products.encoded.log)
     failed = bool(checked.problems)
     return Report(
         status="failed" if failed else "done",

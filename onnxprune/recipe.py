@@ -24,6 +24,8 @@ from onnxprune_passes.errors import SelectionError
 
 Scope = Literal["global", "layer"]
 Score = Literal["lamp", "magnitude"]
+VALUES = r"^(f32|f16|bf16|shared(:([2-8]|auto))?)$"
+"""What `values` may be."""
 Scheme = Literal["auto", "dense", "coo", "gaps", "bitmask"]
 RoundTo = Literal[1, 4, 8, 16, "auto"]
 Kind = Literal["conv", "fc", "rnn", "embedding", "head"]
@@ -76,6 +78,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         embeddings: embedding tables are prunable too.
         fold: BatchNormalization goes into the weights before it; moves answers by rounding.
         shrink: remove dead neurons, and nodes and tensors that are not needed; without it shapes and nodes stay.
+        values: what values the weights take before they are stored: "f32" (as they are), "f16" or "bf16" (rounded),
+            "shared:BITS" (one of 2^BITS - 1 values for each weight, 4 bits when only "shared" is given) or
+            "shared:auto" (the fewest bits that are within 5 % of a weight).
         encode: how pruned tensors are stored.
         inline: decoders are written out as plain nodes, for tools that do not know functions.
         keep_inputs: initializers that are graph inputs stay so, hence dense.
@@ -114,6 +119,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     embeddings: bool = False
     fold: bool = False
     shrink: bool = True
+    values: Annotated[str, msgspec.Meta(pattern=VALUES)] = "f32"
     encode: Scheme = "auto"
     inline: bool = False
     keep_inputs: bool = False

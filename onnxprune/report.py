@@ -127,8 +127,8 @@ class Comparison(msgspec.Struct, frozen=True):
     """Two models run in onnxruntime on the same inputs.
 
     Attributes:
-        before, after: which two: of original, pruned, folded, shrunk, dense (what the encoded one decodes to) and
-            encoded, or two files.
+        before, after: which two: of original, pruned, folded, shrunk, rounded, dense (what the encoded one decodes to)
+            and encoded, or two files.
         optimizations: onnxruntime's graph optimisations: off, or its default level.
         wanted: what had to hold: nothing (`measured`), `equal`, or `within tolerance`.
         outputs: one entry for each graph output.

@@ -6,7 +6,8 @@ Every model is loaded once for each level of graph optimisation, one session aft
     original ── measured ──> pruned
     pruned ── within tolerance ──> folded    with --fold only
     folded ── within tolerance ──> shrunk
-    shrunk ── within tolerance ──> dense     only where encoding changed the graph (another opset, fewer inputs)
+    shrunk ── measured ──> rounded           with --values only: what that did to the answers
+    rounded ── within tolerance ──> dense    only where encoding changed the graph (another opset, fewer inputs)
     dense ── equal ──> encoded               with optimisations off within tolerance: nothing is prepacked there
 
 A link between two names for one and the same file is left out.

@@ -62,6 +62,11 @@ onnxprune model.onnx --recipe recipe.yaml
     help="Remove dead neurons by rewriting shapes, and nodes that do nothing.  [default: yes]",
 )
 @click.option(
+    "--values",
+    metavar="V",
+    help="Values of weights: f32 as they are; rounded to f16 or bf16; shared:BITS, a codebook each.  [default: f32]",
+)
+@click.option(
     "--encode",
     type=click.Choice(["auto", "dense", "coo", "gaps", "bitmask"]),
     help="How pruned weights are stored; auto takes the smallest for each.  [default: auto]",

@@ -11,8 +11,10 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
+from onnxprune_passes.encode import densify
 from onnxprune_passes.errors import ModelError
 from onnxprune_passes.masks import Masks
+from onnxprune_passes.storage import load
 
 from onnxprune.cli.main import cli
 from onnxprune.cli.prune import prune
@@ -194,6 +196,32 @@ def test_encode_auto_takes_the_smallest_file(net: Path) -> None:
         sizes[scheme] = output.bytes
     assert sizes["auto"] <= min(sizes.values())
     assert sizes["auto"] < sizes["dense"]
+
+
+@pytest.mark.parametrize(
+    ("values", "stored", "distinct"),
+    [
+        ("f32", "bitmask", 1000),
+        ("f16", "f16", 1000),
+        ("bf16", "f16", 1000),
+        ("shared", "codes", 15),
+        ("shared:3", "codes", 7),
+    ],
+)
+def test_values(net: Path, values: str, stored: str, distinct: int) -> None:
+    report = _report(net, "--sparsity", "0.8", "--values", values)
+    assert report.verified
+    weight = densify(load(net.with_name("net.pruned.onnx"))).initializers["fc1.weight"]
+    assert len(np.unique(weight[weight != 0])) <= distinct
+    assert stored in {layer.name: layer.scheme for layer in report.layers}["fc1.weight"]
+    pairs = {(found.before, found.after): found.wanted for found in report.comparisons}
+    assert pairs.get(("shrunk", "rounded")) == (None if values == "f32" else "measured")
+    assert ("rounded" if values != "f32" else "shrunk", "encoded") in pairs or ("dense", "encoded") in pairs
+
+
+def test_values_that_are_none(net: Path) -> None:
+    result = _run(net, "--values", "shared:9")
+    assert (result.exit_code, "--values" in result.stderr) == (2, True)
 
 
 def test_inline(net: Path) -> None:

@@ -1,0 +1,113 @@
+"""Weight sharing: the kept entries of a tensor in a few clusters, each with one value.
+
+The clusters are those of k-means in one dimension, begun linearly between the smallest and the largest entry, as Han,
+Mao, Dally 2016 found best (section 3.2). Lloyd's iterations run on a histogram over the upper bits of the entries, so
+that memory does not grow with the tensor: a bin is 1/2048 of a power of two wide, and has the exact sum of its entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .arrays import NDArray, TensorSource, bits_of
+from .errors import PassError
+
+MAX_BITS = 8
+_DROPPED = 12
+"""Low bits of an entry that its bin does not see."""
+_BINS = 1 << (32 - _DROPPED)
+_ITERATIONS = 100
+_BLOCK = 1 << 20
+"""Entries that are counted at a time."""
+
+
+def codebook(source: TensorSource, entries: int) -> NDArray:
+    """At most `entries` float32 values, ascending, that the kept entries of a float32 tensor are best shared into.
+
+    Raises PassError when an entry is infinite or NaN.
+    """
+    counts, sums = _histogram(source)
+    present = np.flatnonzero(counts)
+    if not present.size:
+        return np.zeros(0, np.float32)
+    counts, sums = counts[present], sums[present]
+    means = sums / counts
+    if not np.all(np.isfinite(means)):
+        raise PassError("an entry is infinite or NaN, so that no clusters can be made; skip this weight")
+    if means.size <= entries and (distinct := _exact(source, entries)) is not None:
+        return distinct
+    below_count, below_sum = (np.concatenate(([0.0], np.cumsum(each))) for each in (counts, sums))
+    centres = np.linspace(means[0], means[-1], entries)
+    for _ in range(_ITERATIONS):
+        edges = np.concatenate(([0], np.searchsorted(means, (centres[1:] + centres[:-1]) / 2), [means.size]))
+        members, total = np.diff(below_count[edges]), np.diff(below_sum[edges])
+        moved = np.where(members > 0, total / np.maximum(members, 1), centres)
+        if np.array_equal(moved, centres):
+            break
+        centres = np.sort(moved)
+    edges = np.searchsorted(means, (centres[1:] + centres[:-1]) / 2)
+    used = np.diff(np.concatenate(([0], edges, [means.size]))) > 0
+    return _without_zero(np.unique(centres[used].astype(np.float32)))
+
+
+def shared(source: TensorSource, table: NDArray) -> tuple[NDArray, NDArray]:
+    """Every kept entry replaced by the nearest of `table` (ascending); zeros stay.
+
+    Returns the new tensor, and the code of each entry: uint8, 0 for a zero, i for table[i - 1]. A gradient of the
+    table, to train it, is the gradient of the tensor summed by code.
+    """
+    middles = ((table[1:].astype(np.float64) + table[:-1]) / 2).astype(np.float32)
+    values = np.zeros(source.size, np.float32)
+    codes = np.zeros(source.size, np.uint8)
+    start = 0
+    for chunk in source.chunks():
+        kept = np.flatnonzero(bits_of(chunk))
+        nearest = np.searchsorted(middles, chunk[kept])
+        values[start + kept] = table[nearest]
+        codes[start + kept] = nearest + 1
+        start += chunk.size
+    return values.reshape(source.shape), codes.reshape(source.shape)
+
+
+def _kept_blocks(source: TensorSource) -> Iterator[NDArray]:
+    """The kept entries, about a million at a time."""
+    pieces: list[NDArray] = []
+    gathered = 0
+    for chunk in source.chunks():
+        pieces.append(chunk[np.flatnonzero(bits_of(chunk))])
+        gathered += pieces[-1].size
+        if gathered >= _BLOCK:
+            yield np.concatenate(pieces)
+            pieces, gathered = [], 0
+    if gathered:
+        yield np.concatenate(pieces)
+
+
+def _histogram(source: TensorSource) -> tuple[NDArray, NDArray]:
+    """How many kept entries there are in each bin, and their sum, float64 [bins], bins in the order of their values."""
+    counts, sums = np.zeros(_BINS), np.zeros(_BINS)
+    for entries in _kept_blocks(source):
+        bits = bits_of(entries)
+        negative = (bits >> np.uint32(31)).astype(np.bool_)
+        ordered = np.where(negative, ~bits, bits | np.uint32(1 << 31)) >> np.uint32(_DROPPED)
+        counts += np.bincount(ordered, minlength=_BINS)
+        sums += np.bincount(ordered, weights=entries.astype(np.float64), minlength=_BINS)
+    return counts, sums
+
+
+def _exact(source: TensorSource, entries: int) -> NDArray | None:
+    """The distinct kept values, when there are no more than `entries`."""
+    found = np.zeros(0, np.float32)
+    for block in _kept_blocks(source):
+        found = np.union1d(found, block)
+        if found.size > entries:
+            return None
+    return _without_zero(found)
+
+
+def _without_zero(table: NDArray) -> NDArray:
+    """`table` with a very small value in the place of 0, which would prune the entries that share it."""
+    smallest = max(np.finfo(np.float32).tiny, np.abs(table).max(initial=0) * np.float32(2**-24))
+    return np.unique(np.where(table == 0, smallest, table).astype(np.float32))

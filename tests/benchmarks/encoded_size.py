@@ -1,92 +1,196 @@
-"""File size by sparsity and encoding, beside the entropy bound and gzip of the dense file.
+"""File size by sparsity and encoding, beside what compressors make of the dense file and beside the entropy bound.
 
-    python tests/benchmarks/encoded_size.py [--model FILE.onnx] [--markdown docs/benchmarks/encoded_size.md]
+    python tests/benchmarks/encoded_size.py [--nets lenet,mobilenet,vgg16] [--sparsities 0.5,0.9] [--vgg16 FILE.onnx]
+        [--markdown docs/benchmarks/encoded_size.md]
 
-The model is pruned by LAMP scores to each sparsity, written dense and in every encoding, and each file is measured. The
-entropy bound is what no code can go under that knows only how many entries of each weight are kept and stores their
-values as they are: size x H(density) bits for the positions beside the values; the file's other bytes are counted in it
-unchanged. gzip comes under it at low sparsities because it also finds the regularity in the exponents of the values.
+Each net is pruned by LAMP scores to each sparsity (the random ones by magnitude), written dense and in every encoding,
+and each file is measured. *bound* is what no code can go under that knows only how many entries of each weight are kept
+and stores their values as they are: size x H(density) bits for the positions beside 32 bits for each value; the file's
+other bytes are counted in it unchanged. Split floats come under it, since they also use that few exponents occur.
+*shared:4* is the file with 15 shared values a weight; its bound has the entropy of the codes for the values, and the
+codebooks. gzip and zstd are of the dense file; zstd needs the package zstandard and is left out without it.
+
+lenet is models/lenet_300_100.onnx (trained); mobilenet has the weights' shapes of MobileNetV2, vgg16 is made by
+models/generate_vgg16.py: both with random normal weights, seeded.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import importlib
 import math
 import os
 import platform
+import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 import numpy as np
+from onnx import TensorProto, helper, numpy_helper
 from onnxprune_passes.arrays import bits_of
-from onnxprune_passes.encode import encode_model
-from onnxprune_passes.encode.plan import Encoding
+from onnxprune_passes.encode import count, encode_model
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.model import Model
 from onnxprune_passes.pipeline import State
-from onnxprune_passes.storage import load, save
+from onnxprune_passes.storage import from_proto, load, save
 from onnxprune_passes.thresholds import Sparsity
+from onnxprune_passes.values import ShareValues
 from onnxprune_passes.weights import find_weights
 
 ROOT = Path(__file__).parents[2]
 SPARSITIES = (0.5, 2 / 3, 0.8, 0.9, 0.95, 0.99)
-ENCODINGS: tuple[Encoding, ...] = ("auto", "gaps", "bitmask", "coo")
+BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+"""Expansion, channels, repeats, stride of MobileNetV2's blocks (Sandler et al. 2018, table 2)."""
 
 
-def entropy_nbytes(model: Model, dense_nbytes: int) -> float:
-    """Bytes of the file with every weight at its entropy bound; a weight that does not gain stays as it is."""
-    total = float(dense_nbytes)
-    for weight in find_weights(model, embeddings=True):
-        array = model.initializers[weight.key]
-        density = np.count_nonzero(bits_of(array.reshape(-1))) / array.size
-        spread = sum(-share * math.log2(share) for share in (density, 1 - density) if share)
-        bound = array.size * spread / 8 + density * array.nbytes
-        total -= max(0.0, array.nbytes - bound)
-    return total
+def mobilenet() -> Model:
+    """A chain of convolutions with the weight shapes of MobileNetV2 at width 1, random normal (He), seeded."""
+    shapes: list[tuple[int, int, int, int]] = [(32, 3, 3, 3)]
+    channels = 32
+    for expansion, width, repeats, _ in BLOCKS:
+        for _ in range(repeats):
+            inner = channels * expansion
+            shapes += [(inner, channels, 1, 1)] if expansion > 1 else []
+            shapes += [(inner, 1, 3, 3), (width, inner, 1, 1)]
+            channels = width
+    shapes += [(1280, 320, 1, 1), (1000, 1280, 1, 1)]
+    rng = np.random.default_rng(0)
+    nodes, tensors = [], []
+    for number, shape in enumerate(shapes):
+        scale = math.sqrt(2 / math.prod(shape[1:]))
+        weight = (rng.standard_normal(shape) * scale).astype(np.float32)
+        tensors.append(numpy_helper.from_array(weight, f"features.{number}.weight"))
+        group = shape[0] if shape[1] == 1 else 1
+        pads = [shape[2] // 2] * 4
+        made = [f"h{number + 1}" if number + 1 < len(shapes) else "y"]
+        taken = ["x" if number == 0 else f"h{number}", f"features.{number}.weight"]
+        nodes.append(helper.make_node("Conv", taken, made, group=group, pads=pads))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 32, 32])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1000, 32, 32])
+    graph = helper.make_graph(nodes, "mobilenet_v2_size", [x], [y], tensors)
+    return from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
 
 
-def row(model: Model, sparsity: float, folder: Path) -> str:
-    """One line of the table: bytes of every file and their share of the dense one."""
-    pruned = MagnitudePrune(Sparsity(sparsity))(State(model)).model
-    dense = save(pruned, folder / "dense.onnx")
+@dataclass(frozen=True)
+class Bounds:
+    """Bytes of the whole file that no such code can go under, with 32 bits a value and with shared values."""
+
+    plain: float
+    shared: float
+
+
+def entropy(shares: np.ndarray) -> float:
+    """Bits."""
+    present = shares[shares > 0]
+    return float(-np.sum(present * np.log2(present)))
+
+
+def bounds(pruned: Model, few: Model, dense_nbytes: int) -> Bounds:
+    """A weight that does not gain stays as it is."""
+    plain = shared = float(dense_nbytes)
+    for weight in find_weights(pruned, embeddings=True):
+        counts = count(pruned.initializers.source(weight.key))
+        density = counts.kept / counts.size
+        index = counts.size * entropy(np.array([density, 1 - density])) / 8
+        own = few.initializers[weight.key].reshape(-1)
+        values, times = np.unique(own[np.flatnonzero(bits_of(own))], return_counts=True)
+        coded = counts.kept * entropy(times / max(1, times.sum())) / 8 + values.nbytes
+        nbytes = 4 * counts.size
+        plain -= max(0.0, nbytes - index - 4 * counts.kept)
+        shared -= max(0.0, nbytes - index - coded)
+    return Bounds(plain, shared)
+
+
+def compressors() -> dict[str, Callable[[bytes], int]]:
+    """Name → bytes that it makes of bytes."""
+    found: dict[str, Callable[[bytes], int]] = {"gzip -9": lambda raw: len(gzip.compress(raw, 9, mtime=0))}
+    if util.find_spec("zstandard") is not None:
+        zstandard = importlib.import_module("zstandard")
+        found["zstd -19"] = lambda raw: len(zstandard.ZstdCompressor(level=19).compress(raw))
+    return found
+
+
+def row(model: Model, sparsity: float, score: str, folder: Path) -> str:
+    """One line of the table: bytes of every file, and the shares that matter."""
+    threshold = Sparsity(sparsity, score="lamp" if score == "lamp" else "magnitude")
+    state = MagnitudePrune(threshold)(State(model))
+    few = ShareValues(4)(state)
+    dense = save(state.model, folder / "dense.onnx")
     before = dense.stat().st_size
-    sizes: list[float] = [
-        save(encode_model(pruned, encoding).model, folder / f"{encoding}.onnx").stat().st_size for encoding in ENCODINGS
-    ]
-    sizes += [entropy_nbytes(pruned, before), len(gzip.compress(dense.read_bytes(), 9, mtime=0))]
-    factor = sizes[0] / sizes[len(ENCODINGS)]
-    cells = [f"{size:,.0f} ({size / before:.4f})" for size in sizes]
-    return f"| {100 * sparsity:.1f} % | {before:,} | {' | '.join(cells)} | {factor:.3f} |"
+    sizes: list[float] = []
+    for one in (state, few):
+        sizes.append(save(encode_model(one.model).model, folder / "encoded.onnx").stat().st_size)
+    for encoding in ("bitmask", "coo"):
+        sizes.append(save(encode_model(state.model, encoding).model, folder / "encoded.onnx").stat().st_size)
+    raw = dense.read_bytes()
+    packed = {name: compress(raw) for name, compress in compressors().items()}
+    bound = bounds(state.model, few.model, before)
+    cells = [f"{size:,.0f}" for size in (before, *sizes, *packed.values(), bound.plain, bound.shared)]
+    shares = [sizes[0] / before, sizes[0] / min(packed.values()), sizes[0] / bound.plain, sizes[1] / bound.shared]
+    print(f"{sparsity:.3f} {cells} {shares}", file=sys.stderr, flush=True)
+    return f"| {100 * sparsity:.1f} % | {' | '.join((*cells, *(f'{share:.4f}' for share in shares)))} |"
+
+
+def table(name: str, model: Model, sparsities: tuple[float, ...], score: str) -> str:
+    """The lines of one net."""
+    others = list(compressors())
+    columns = ["dense", "auto", "shared:4", "bitmask", "coo", *others, "bound", "bound, shared"]
+    columns += ["auto / dense", f"auto / {others[-1]}", "auto / bound", "shared / its bound"]
+    lines = [f"### {name}", "", f"| sparsity | {' | '.join(columns)} |", f"|---{'|---:' * len(columns)}|"]
+    with tempfile.TemporaryDirectory() as folder:
+        lines += [row(model, sparsity, score, Path(folder)) for sparsity in sparsities]
+    return "\n".join(lines) + "\n"
+
+
+def deep_compression() -> str:
+    """Han's SqueezeNet, of ONNXPRUNE_DATA; empty without it."""
+    folder = os.environ.get("ONNXPRUNE_DATA")
+    if folder is None:
+        return ""
+    source = Path(folder) / "models" / "squeezenet_v1.0_deepcompressed.onnx"
+    encoded = encode_model(load(source))
+    with tempfile.TemporaryDirectory() as place:
+        nbytes = save(encoded.model, Path(place) / "encoded.onnx").stat().st_size
+    return (
+        "### SqueezeNet of Deep Compression\n\n"
+        f"{source.stat().st_size:,} bytes of dense float32 as given (already pruned, values shared); 675,763 in Deep "
+        f"Compression's own format, which only its decoder reads; **{nbytes:,}** encoded here, exact, with its graph "
+        "and decoders.\n"
+    )
 
 
 def main() -> None:
-    """Parse the command line, run the table, print it, and write the Markdown file."""
+    """Parse the command line, run the tables, print them, and write the Markdown file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "lenet_300_100.onnx")
-    parser.add_argument("--markdown", type=Path, help="write the table here too")
+    parser.add_argument("--nets", default="lenet,mobilenet", help="of lenet, mobilenet and vgg16")
+    parser.add_argument("--sparsities", help="comma-separated; all six when left out")
+    parser.add_argument("--vgg16", type=Path, help="what models/generate_vgg16.py wrote")
+    parser.add_argument("--markdown", type=Path, help="write the tables here too")
     options = parser.parse_args()
+    sparsities = tuple(map(float, options.sparsities.split(","))) if options.sparsities else SPARSITIES
+    makers: dict[str, tuple[str, str, Callable[[], Model]]] = {
+        "lenet": ("LeNet-300-100 (LAMP)", "lamp", lambda: load(ROOT / "models" / "lenet_300_100.onnx")),
+        "mobilenet": ("MobileNetV2's shapes, random (magnitude)", "magnitude", mobilenet),
+        "vgg16": ("VGG-16's shapes, random (magnitude)", "magnitude", lambda: load(options.vgg16)),
+    }
     packages = " ".join(f"{name} {metadata.version(name)}" for name in ("onnx", "numpy", "onnxprune"))
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    lines = [
-        f"{date.today()}, {machine}, {platform.system()}, Python {platform.python_version()}, {packages}",
-        "",
-        f"{options.model.name}: bytes of the file, and its share of the dense file.",
-        "",
-        f"| sparsity | dense | {' | '.join(ENCODINGS)} | entropy bound | gzip -9 of dense | auto / bound |",
-        f"|---{'|---:' * (len(ENCODINGS) + 4)}|",
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        model = load(options.model)
-        lines += [row(model, sparsity, Path(folder)) for sparsity in SPARSITIES]
-    text = "\n".join(lines) + "\n"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    parts = [f"{date.today()}, {machine}, {packages}\n"]
+    for net in options.nets.split(","):
+        title, score, make = makers[net]
+        parts.append(table(title, make(), sparsities, score))
+    parts.append(deep_compression())
+    text = "\n".join(part for part in parts if part)
     print(text)
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        command = f"python tests/benchmarks/encoded_size.py --markdown {options.markdown}"
-        about = "\n".join((__doc__ or "").strip().splitlines()[4:])
+        command = "python tests/benchmarks/encoded_size.py " + " ".join(sys.argv[1:])
+        about = "\n".join((__doc__ or "").strip().splitlines()[5:])
         options.markdown.write_text(f"# Bytes by sparsity and encoding\n\nWritten by `{command}`.\n\n{text}\n{about}\n")
 
 

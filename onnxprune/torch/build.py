@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnxprune_passes.encode import decoders
 from onnxprune_passes.errors import ModelError, SelectionError
@@ -39,6 +40,7 @@ def module_from_model(
     frozen: Sequence[str] = (),
     batch_norm: str = "frozen",
     dropout: Mapping[str, float] | None = None,
+    wide: bool = False,
     check: bool = True,
     feeds: Mapping[str, NDArray[np.generic]] | None = None,
 ) -> OnnxModule:
@@ -57,6 +59,9 @@ def module_from_model(
             Fourier basis) are frozen unless `trainable` names them.
         batch_norm: `frozen` or `train`, see `OnnxModule.batch_norm`.
         dropout: see `OnnxModule.set_dropout`.
+        wide: hold what is trained of a float16 or bfloat16 file in float32, and round it where it is used (the master
+            weights of Micikevicius et al. 2018, section 3.1): narrow ones lose small steps, and Adam's epsilon is 0 in
+            float16. `write_back` rounds to the file's type.
         check: compare one batch with onnxruntime, and refuse the model beyond 1e-5 of the largest output (float32).
         feeds: the batch to compare on, name → array of the declared dtype and shape; None makes one up.
 
@@ -78,7 +83,7 @@ def module_from_model(
     _require_outputs(model.graph, names)
     draft = compiler.main(names)
     assignments = assign(draft, pruned, frozenset(masks), trainable, frozen)
-    known, bound, tensors = _tensors(assignments, pruned)
+    known, bound, tensors = _tensors(assignments, pruned, wide)
     plan = freeze(draft, known)
     made = {id(step.node): step for one in plan.below() for step in one.steps}
     values = {
@@ -117,7 +122,7 @@ def _require_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
 
 
 def _tensors(
-    assignments: Sequence[Assignment], model: Model
+    assignments: Sequence[Assignment], model: Model, wide: bool
 ) -> tuple[dict[int, Host], dict[int, Bound], dict[str, Tensor]]:
     """Hosts by slot; for the other slots what they are bound to; and the tensors to register by name."""
     memory = FrozenMemory()
@@ -140,8 +145,11 @@ def _tensors(
             bound[one.slot] = _latent(name, one, model, tensors)
             continue
         own = row.kind == STATISTIC or (row.kind == PARAMETER and row.trained)
-        tensors[name] = own_tensor(source, where) if own else memory.tensor(source, where)
-        bound[one.slot] = Bound(name, row.kind == PARAMETER)
+        tensor = tensors[name] = own_tensor(source, where) if own else memory.tensor(source, where)
+        narrow = wide and row.trained and tensor.dtype in (torch.float16, torch.bfloat16)
+        if narrow:
+            tensors[name] = tensor.float()
+        bound[one.slot] = Bound(name, row.kind == PARAMETER, dtype=tensor.dtype if narrow else None)
     return known, bound, tensors
 
 

@@ -107,7 +107,9 @@ class OnnxModule(nn.Module):
                 values[index] = nn.functional.dropout(values[index], probability, training=True)
         for bound in self._bound:
             value = (self._parameters if bound.is_parameter else self._buffers)[bound.name]
-            if bound.dtype is not None and value is not None:
+            if bound.dtype is not None and value is not None and bound.dtype.is_floating_point:
+                value = value.to(bound.dtype)
+            elif bound.dtype is not None and value is not None:
                 scale, zero = self._buffers[bound.scale], self._buffers[bound.zero]
                 value = steps_of(value, scale, zero, bound.dtype)  # type: ignore[arg-type]  # buffers are set
             values.append(value)

@@ -44,7 +44,11 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """A constant of the plan: the registered name of its tensor; for a latent one those of scale and zero point."""
+    """A constant of the plan: the registered name of its tensor; for a latent one those of scale and zero point.
+
+    `dtype` is the element type of the file where the module holds another: that of a latent one's integers, or the
+    narrow floating point type of a parameter that is held in float32.
+    """
 
     name: str
     is_parameter: bool

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from onnxprune.torch.dtypes import array_from_tensor
 from onnxprune.torch.train.batches import Rows, inputs_of, padded, runs_of, share_of, tensors_of
@@ -69,14 +70,19 @@ def _batch(job: Job, rows: Rows, metric: Metric | None) -> float:
         with job.amp.autocast():
             found = job.module(*inputs_of(job.module, feeds))
         teacher = None if job.teacher is None else job.teacher(feeds)
-        truth, teacher = (None if one is None else one[:wanted] for one in (truth, teacher))
-        total += float(job.loss(found[0][:wanted], truth, teacher)) * wanted
+        truth, teacher = (None if one is None else _first(one, wanted, len(piece)) for one in (truth, teacher))
+        total += float(job.loss(_first(found[0], wanted, len(piece)), truth, teacher)) * wanted
         if metric is not None and truth is not None:
-            outputs.append(array_from_tensor(found[-1][:wanted]))
+            outputs.append(array_from_tensor(_first(found[-1], wanted, len(piece))))
             labels.append(array_from_tensor(truth))
     if metric is not None:
         _update(job, metric, outputs, labels)
     return total
+
+
+def _first(tensor: Tensor, wanted: int, of: int) -> Tensor:
+    """What belongs to the first `wanted` of `of` samples; a sample may have several rows, as a flat [N · L, C] has."""
+    return tensor if wanted == of else tensor[: wanted * (tensor.shape[0] // of)]
 
 
 def _update(job: Job, metric: Metric, outputs: list[NDArray[Any]], labels: list[NDArray[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnxprune_passes.errors import DataError, SelectionError
 from onnxprune_passes.masks import Masks
 from onnxprune_passes.model import Model
 
+from onnxprune.shapes import inferred_model
 from onnxprune.torch.build import module_from_model
 from onnxprune.torch.masks import hold_masks
 from onnxprune.torch.module import OnnxModule
@@ -26,7 +28,7 @@ from onnxprune.torch.train.losses import Loss, loss_from
 from onnxprune.torch.train.parts import Job, Source
 from onnxprune.torch.train.pretail import loss_output
 from onnxprune.torch.train.schedules import ORIGINAL_RATES, default_rate, factor_from
-from onnxprune.torch.train.teacher import teacher_from
+from onnxprune.torch.train.teacher import Teacher, teacher_from
 from onnxprune.train_recipe import TrainRecipe, split_dropout
 from onnxprune.train_report import Watch
 
@@ -34,6 +36,23 @@ if TYPE_CHECKING:
     from onnxprune.samples import Samples
 
 MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is trained.
+
+    Attributes:
+        loss: the loss's name.
+        hard: the loss of the labels when `loss` is `distill`, which also says how teacher and module are compared.
+        scores: the value that it is taken at.
+        activation: the operator that was left off behind it; None when nothing was.
+    """
+
+    loss: str
+    hard: str | None
+    scores: str
+    activation: str | None
 
 
 def device_from(asked: str, local_rank: int = 0) -> torch.device:
@@ -68,24 +87,22 @@ def loss_name(recipe: TrainRecipe, labels: str, activation: str | None) -> str:
 
 
 def hard_loss_name(labels: str, activation: str | None) -> str:
-    """The loss for labels of a kind at an output that ends in an activation."""
+    """The loss for labels of a kind (`none` as classes) at an output that ends in an activation."""
     if activation == "Sigmoid":
         return "bce"
     return "mse" if labels == "values" and activation is None else "ce"
 
 
-def made_loss(recipe: TrainRecipe, name: str, labels: str, activation: str | None) -> Loss:
-    """The loss `name` with the options of the recipe. Raises SelectionError for options it does not read."""
-    distils = name == "distill"
-    hard = (recipe.hard_loss or hard_loss_name(labels, activation)) if distils else None
+def made_loss(recipe: TrainRecipe, target: Target, labels: str) -> Loss:
+    """The loss with the options of the recipe. Raises SelectionError for options it does not read."""
     weight = 1.0 if labels == "none" else recipe.distill_weight
     return loss_from(
-        name,
+        target.loss,
         label_smoothing=recipe.label_smoothing,
         class_axis=recipe.class_axis,
         temperature=recipe.temperature,
-        weight=weight if distils else None,
-        hard=hard,
+        weight=weight if target.hard is not None else None,
+        hard=target.hard,
     )
 
 
@@ -168,14 +185,15 @@ def made_job(
     """Everything that a training works with. Raises what `Retrain` raises."""
     device = device_from(recipe.device, processes.local_rank)
     labels = kind_of_labels(training)
-    name, scores, activation = _what_to_train(recipe, model, labels)
+    target = what_to_train(recipe, model, labels)
     output = recipe.output_name or model.graph.output[0].name
     module = module_from_model(
         model,
         masks,
-        outputs=list(dict.fromkeys((scores, output))),
+        outputs=list(dict.fromkeys((target.scores, output))),
         trainable=recipe.train,
         frozen=recipe.freeze,
+        wide=True,
     )
     own_memory(module)
     module.to(device)
@@ -183,7 +201,7 @@ def made_job(
     source, measured = sources(recipe, training, validation)
     steps = steps_per_epoch(recipe, source, batching)
     optimizer = made_optimizer(recipe, module)
-    notes = [loss_note(name, scores, output, activation), source.samples.note, batching.note]
+    notes = [loss_note(target, output), source.samples.note, batching.note]
     notes += _batch_norm_notes(recipe, module, processes, batching)
     if recipe.dropout:
         install(module, dict(split_dropout(entry) for entry in recipe.dropout))
@@ -194,8 +212,8 @@ def made_job(
         validation=measured,
         batching=batching,
         steps_per_epoch=steps,
-        loss=made_loss(recipe, name, labels, activation),
-        teacher=None if recipe.teacher is None else teacher_from(recipe.teacher, recipe.teacher_in),
+        loss=made_loss(recipe, target, labels),
+        teacher=_teacher(recipe, target),
         metric=_metric(recipe, labels, measured),
         optimizer=optimizer,
         rate=base_rate(recipe),
@@ -211,19 +229,50 @@ def made_job(
     )
 
 
-def _what_to_train(recipe: TrainRecipe, model: Model, labels: str) -> tuple[str, str, str | None]:
-    """The loss, the value it is taken at, and the activation that was left off behind it."""
+def what_to_train(recipe: TrainRecipe, model: Model, labels: str) -> Target:
+    """The loss, and where it is taken.
+
+    Raises:
+        SelectionError: without labels nothing says whether the output holds classes or numbers.
+        DataError: there are neither labels nor a teacher.
+    """
     asked = recipe.output_name
     _, ends_in = loss_output(model, asked)
     name = loss_name(recipe, labels, ends_in)
-    scores, activation = loss_output(model, asked, loss=name)
-    return name, scores, activation
+    hard = None
+    if name == "distill":
+        if recipe.hard_loss is None and labels == "none" and ends_in is None and _rank(model, asked) != 2:
+            raise SelectionError(
+                "without labels, and with no Softmax or Sigmoid at its end, the output may hold classes or numbers: "
+                "say --hard-loss ce or --hard-loss mse"
+            )
+        hard = recipe.hard_loss or hard_loss_name(labels, ends_in)
+    scores, activation = loss_output(model, asked, loss=hard or name)
+    return Target(name, hard, scores, activation)
 
 
-def loss_note(name: str, scores: str, output: str, activation: str | None) -> str:
+def _rank(model: Model, output: str | None) -> int | None:
+    """How many axes a value has; None when that is not known."""
+    graph = inferred_model(model.skeleton).graph
+    name = output or model.graph.output[0].name
+    for value in (*graph.output, *graph.value_info):
+        if value.name == name and value.type.tensor_type.HasField("shape"):
+            return len(value.type.tensor_type.shape.dim)
+    return None
+
+
+def _teacher(recipe: TrainRecipe, target: Target) -> Teacher | None:
+    """The teacher's value that goes with what is trained: the same name, or its output 0 by the same rule."""
+    if recipe.teacher is None:
+        return None
+    return teacher_from(recipe.teacher, recipe.teacher_in, recipe.output_name, loss=target.hard or target.loss)
+
+
+def loss_note(target: Target, output: str) -> str:
     """Where the loss is taken, for the report."""
-    where = "" if activation is None else f", before the {activation} of {output!r}"
-    return f"loss {name} at {scores!r}{where}"
+    where = "" if target.activation is None else f", before the {target.activation} of {output!r}"
+    hard = "" if target.hard is None else f" ({target.hard})"
+    return f"loss {target.loss}{hard} at {target.scores!r}{where}"
 
 
 def _metric(recipe: TrainRecipe, labels: str, measured: Source | None) -> str | None:

@@ -25,14 +25,17 @@ Teacher = Callable[[Feeds], Tensor]
 KINDS = ("onnxruntime", "torch")
 
 
-def teacher_from(path: str | Path, kind: str = "onnxruntime", output: str | None = None) -> Teacher:
+def teacher_from(
+    path: str | Path, kind: str = "onnxruntime", output: str | None = None, *, loss: str = "ce"
+) -> Teacher:
     """A function from a batch to the output of the model at `path`, for `distill`.
 
     Args:
         path: an ONNX file that takes the same inputs as the model that is trained: its dense version, say.
         kind: `onnxruntime` runs the file as it is on the CPU; `torch` makes a module of it, which runs where the
             batch is.
-        output: the value to give; None takes the scores before a last Softmax or Sigmoid (`pretail.loss_output`).
+        output: the value to give; None takes output 0, before a last Softmax or Sigmoid where `loss` takes logits.
+        loss: the (hard) loss that the output is for, as `pretail.loss_output` reads it.
 
     Returns:
         Input name → tensor, of which it takes those it needs, gives the output as a tensor on the device of the
@@ -45,7 +48,7 @@ def teacher_from(path: str | Path, kind: str = "onnxruntime", output: str | None
     if kind not in KINDS:
         raise SelectionError(f"a teacher in {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     model = load(path)
-    name = loss_output(model, output)[0]
+    name = loss_output(model, output, loss=loss)[0]
     return _Runtime(model, name) if kind == "onnxruntime" else _Module(model, name)
 
 

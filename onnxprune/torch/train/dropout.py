@@ -102,8 +102,9 @@ def _values_of(module: OnnxModule, glob: str) -> tuple[str, ...]:
     named = tuple(key for key, (step, at) in module.values.items() if at == 0 and matches(step.node.name, glob))
     if named:
         return named
+    graph = Layers(module)
     weights = [row.key for row in module.rows if row.trained and matches(row.key, glob)]
-    found = tuple(dict.fromkeys(value for key in weights for value in _outputs_of(module, key)))
+    found = tuple(dict.fromkeys(value for key in weights for value in _outputs_of(module, graph, key)))
     if not found:
         raise SelectionError(
             f"dropout on {glob!r}: no value, node or weight has that name; the values are "
@@ -112,9 +113,8 @@ def _values_of(module: OnnxModule, glob: str) -> tuple[str, ...]:
     return found
 
 
-def _outputs_of(module: OnnxModule, weight: str) -> tuple[str, ...]:
+def _outputs_of(module: OnnxModule, graph: Layers, weight: str) -> tuple[str, ...]:
     """The values behind the nodes that read a weight, the Add of a constant passed."""
-    graph = Layers(module)
     keys = {id(step): key for key, (step, at) in module.values.items() if at == 0}
     found = []
     for step in graph.readers(weight):

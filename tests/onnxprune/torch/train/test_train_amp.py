@@ -80,6 +80,16 @@ def test_a_step_unscales_before_it_clips(convnet: Model) -> None:
     torch.testing.assert_close(moves["off"], moves["fp16"], rtol=1e-3, atol=1e-6)
 
 
+def test_a_step_clips_by_value_where_told(convnet: Model) -> None:
+    module, amp = module_from_model(convnet, outputs=["l"]), Amp("off")
+    before = torch.cat([one.detach().flatten().clone() for one in module.parameters()])
+    amp.backward(module(torch.ones(4, 1, 4, 4))[0].square().sum())
+    amp.step(torch.optim.SGD(module.parameters(), lr=1.0), module, clip=0.25, kind="value")
+    moved = torch.cat([one.detach().flatten() for one in module.parameters()]) - before
+    assert float(moved.abs().max()) == pytest.approx(0.25, abs=1e-6)
+    assert float(moved.norm()) > 0.25, "clipped by norm it would be 0.25"
+
+
 def test_an_overflow_leaves_the_step_out_and_lowers_the_scale(convnet: Model) -> None:
     module, amp = module_from_model(convnet, outputs=["l"]), Amp("fp16")
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)

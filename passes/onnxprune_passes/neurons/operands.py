@@ -30,7 +30,7 @@ def aligned(trace: Trace, node: Node, indices: Sequence[int]) -> list[Flow] | No
         return [trace.flow(node.input(indices[0]))]
     rank = max(len(shape) for shape in known)
     flows = [trace.flow(node.input(index)).aligned(rank) for index in indices]
-    axes = sorted({axis for flow in flows for axis in flow.axes} | _spread(trace, node, indices, rank))
+    axes = sorted({axis for flow in flows for axis in flow.axes} or _spread(trace, node, indices, rank))
     stiff = [axis for axis in axes if any(_lacks(trace, node, index, rank, axis) for index in indices)]
     if len(stiff) < len(axes):
         axes = [axis for axis in axes if axis not in stiff]
@@ -50,7 +50,7 @@ def aligned(trace: Trace, node: Node, indices: Sequence[int]) -> list[Flow] | No
 def _spread(trace: Trace, node: Node, indices: Sequence[int], rank: int) -> set[int]:
     """The axis along which a constant vector is laid over values of size 1 there (a norm's scale times 1 / deviation).
 
-    Nothing else has neurons there: those of the result are the entries of the vector.
+    The operands have no neurons: those of the result are the entries of the vector. Not of integers, which are sizes.
     """
     shapes = {index: (1,) * (rank - len(dims := trace.dims(node.input(index)) or ())) + dims for index in indices}
     wide = {
@@ -62,8 +62,9 @@ def _spread(trace: Trace, node: Node, indices: Sequence[int], rank: int) -> set[
     if len(wide) != 1 or len(indices) == 1:
         return set()
     ((own, axis),) = wide
+    floats = trace.graph.constants[node.input(own)].dtype.kind not in "iub"
     computed = any(trace.constant(node.input(index)) is None for index in indices)
-    alone = computed and all(shapes[index][axis] == 1 for index in indices if index != own)
+    alone = floats and computed and all(shapes[index][axis] == 1 for index in indices if index != own)
     return {axis} if alone else set()
 
 

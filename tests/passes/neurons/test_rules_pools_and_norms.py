@@ -185,6 +185,12 @@ CASES: dict[str, Case] = {
         },
         {"exact": False},
     ),
+    "norm_scale_along_positions": (
+        """g (float[N,5,3] x) => (float[N,5,2] y) { h = MatMul(x, w1) p = Mul(h, h) v = ReduceSum(p, middle)
+        j = Mul(v, s) m = Mul(h, j) y = MatMul(m, w2) }""",
+        {"w1": ((3, 4), {1: [1]}), "w2": ((4, 2), {0: [3]}), "middle": [1], "s": ((5, 1),)},
+        {},
+    ),
     "softmax_of_neurons": (dense("m = Softmax(h)"), DENSE, {"exact": False}),
     "softmax_beside": (conv("m = Softmax<axis=3>(c)"), CONV, {"exact": False}),
     "softmax_old": (conv("m = Softmax<axis=3>(c)"), CONV, {"exact": False, "opset": 11}),

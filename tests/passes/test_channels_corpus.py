@@ -24,7 +24,7 @@ SHRINK = {
     "cifar_resnet20_qdq_int8": 0.73,
     "cifar_resnet56_external": 0.79,
     "gtcrn_simple": 0.02,
-    "magika_v3_3": 0.48,
+    "magika_v3_3": 0.70,
     "mnist_cntk_8": 0.63,
     "mobilenet_v1_0.25_224": 0.52,
     "nnsplit_en": 0.74,

@@ -21,7 +21,7 @@ SIZES = {"split": np.array([0, 0, 3, 2]), "join": np.array([0, 0, -1]), "half": 
 
 MICROSOFT = ', "com.microsoft": 1'
 FUSED = """q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
-a = com.microsoft.MultiHeadAttention<num_heads=3>(q, k, v, b) y = MatMul(a, wo)"""
+a = com.microsoft.MultiHeadAttention<num_heads=3>(q, k, v, b) z = MatMul(a, wo) y = Add(z, one)"""
 
 NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], Any, bool]] = {
     "rnn": (
@@ -83,7 +83,7 @@ NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], Any, bool]] = {
     "fused_attention": (
         f"g (float[N,5,4] x) => (float[N,5,2] y) {{ {FUSED} }}",
         {"wq": (4, 6), "wk": (4, 6), "wv": (4, 6), "b": (18,), "wo": (6, 2)},
-        {},
+        {"one": np.float32(1)},
         False,
     ),
     "rms": (

@@ -58,13 +58,16 @@ _NOTHING = {
 
 def fold_passes(options: PruneOptions) -> tuple[Pass, ...]:
     """What runs between pruning and shrinking with `--fold`, in this order; outputs move by rounding."""
-    return (RemoveNoOps(), FoldBatchNorm(keep_inputs=options.keep_inputs))
+    return (RemoveUnused(), RemoveNoOps(), FoldBatchNorm(keep_inputs=options.keep_inputs))
 
 
 def shrink_passes(options: PruneOptions) -> tuple[Pass, ...]:
-    """What runs before encoding, in this order, unless `--no-shrink` says otherwise; all of it exact."""
+    """What runs before encoding, in this order, unless `--no-shrink` says otherwise; all of it exact.
+
+    What no output depends on goes first, since it would keep neurons alive, and last, for what the others leave over.
+    """
     gather = GatherLiveInputs(options.encode, keep_inputs=options.keep_inputs, inline=options.inline)
-    return (RemoveNoOps(), RemoveDeadNeurons(), gather, RemoveUnused())
+    return (RemoveUnused(), RemoveNoOps(), RemoveDeadNeurons(), gather, RemoveUnused())
 
 
 _SHARED_ERROR = 0.05

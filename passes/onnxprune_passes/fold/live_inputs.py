@@ -17,7 +17,7 @@ from ..model import Model
 from ..neurons.slices import cut, cut_bits, zero_slices
 from ..pipeline import Change, Skip, State
 from .draft import Draft
-from .near_inputs import Reader, groups_of, near_inputs
+from .near_inputs import Reader, groups_of, near_inputs, weight_readers
 
 _WORTH_IT = 64
 """Bytes that a Gather must gain: it takes time in every run."""
@@ -71,7 +71,7 @@ class GatherLiveInputs:
                 refused[found.place] = Skip(self.name, found.value, reason)
         if done:
             current = current.noted(Change(self.name, f"left out {'; '.join(done)}"))
-        return current.noted(*refused.values())
+        return current.noted(*refused.values(), *self._shared(current.model))
 
     def _next(self, model: Model, refused: set[tuple[str, int]]) -> _Features | None:
         """The next value with dead features that was not looked at yet."""
@@ -83,6 +83,19 @@ class GatherLiveInputs:
                     if not found.live.all():
                         return found
         return None
+
+    def _shared(self, model: Model) -> list[Skip]:
+        """What is said of weights with zero columns that others read too."""
+        draft, skips = Draft(model), list[Skip]()
+        for value in near_inputs(draft):
+            own = {reader.weight for readers in groups_of(draft, value) for reader in readers}
+            for reader in weight_readers(draft, value):
+                if reader.weight not in own:
+                    found = _Features(draft, value, [reader])
+                    if not found.live.all():
+                        reason = f"{found} are dead, but '{reader.weight}' is read by other nodes too"
+                        skips.append(Skip(self.name, value, reason))
+        return skips
 
     def _nbytes(self, model: Model) -> int:
         """What `model` will take on disk."""

@@ -69,14 +69,19 @@ def reader_of(read: Read, opset: int) -> Reader | None:
     return None
 
 
+def weight_readers(draft: Draft, value: str) -> list[Reader]:
+    """The readers of `value` with a weight of floats that is stored, whoever else reads that."""
+    main = draft.main
+    found = [reader_of(read, draft.before.opset) for read in main.readers(value) if read.block is main]
+    return [reader for reader in found if reader is not None and _is_stored(draft, reader)]
+
+
 def groups_of(draft: Draft, value: str) -> list[list[Reader]]:
     """The readers of `value` that can do without some of its features, those along the same axis together.
 
-    Each has a weight of floats that is stored, and that no one outside the group reads.
+    Each has a weight that no one outside the group reads.
     """
-    main = draft.main
-    found = [reader_of(read, draft.before.opset) for read in main.readers(value) if read.block is main]
-    readers = [reader for reader in found if reader is not None and _has_own_weight(draft, reader)]
+    readers = weight_readers(draft, value)
     groups: dict[tuple[int, int], list[Reader]] = {}
     for reader in readers:
         shape = draft.before.initializers.source(reader.weight).shape
@@ -84,7 +89,7 @@ def groups_of(draft: Draft, value: str) -> list[list[Reader]]:
     return [group for group in (_closed(draft, group) for group in groups.values()) if group]
 
 
-def _has_own_weight(draft: Draft, reader: Reader) -> bool:
+def _is_stored(draft: Draft, reader: Reader) -> bool:
     key = draft.key(draft.main, reader.weight)
     if key != reader.weight or draft.is_annotated(key):
         return False

@@ -204,7 +204,8 @@ def test_without_one_it_is_the_same_object(build: Callable[..., Model], ints: An
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 @pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose", "Gemm"])
-def test_weights_are_rounded_once(dtype: Any, op_type: str) -> None:
+@pytest.mark.parametrize("biased", [True, False])
+def test_weights_are_rounded_once(dtype: Any, op_type: str, biased: bool) -> None:
     rng = np.random.default_rng(0)
     shape = (5, 3) if op_type == "Gemm" else (5, 3, 2, 2)
     arrays = {name: rng.standard_normal(5).astype(dtype) for name in "bsom"}
@@ -214,7 +215,7 @@ def test_weights_are_rounded_once(dtype: Any, op_type: str) -> None:
     number = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     flags: dict[str, Any] = {"transB": 1} if op_type == "Gemm" else {}
     nodes = [
-        onnx.helper.make_node(op_type, ["x", "w", "b"], ["c"], **flags),
+        onnx.helper.make_node(op_type, ["x", "w", "b"][: 3 if biased else 2], ["c"], **flags),
         onnx.helper.make_node("BatchNormalization", ["c", *"somv"], ["y"], epsilon=0.25),
     ]
     graph = onnx.helper.make_graph(
@@ -222,7 +223,7 @@ def test_weights_are_rounded_once(dtype: Any, op_type: str) -> None:
         "g",
         [onnx.helper.make_tensor_value_info("x", number, None)],
         [onnx.helper.make_tensor_value_info("y", number, None)],
-        [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items() if biased or name != "b"],
     )
     model = from_proto(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8))
     after = FoldBatchNorm()(State(model)).model.initializers
@@ -230,10 +231,12 @@ def test_weights_are_rounded_once(dtype: Any, op_type: str) -> None:
     scale = wide["s"] / np.sqrt(wide["v"] + 0.25)
     out_axis = 1 if op_type == "ConvTranspose" else 0
     expected = np.moveaxis(np.moveaxis(wide["w"], out_axis, -1) * scale, -1, out_axis).astype(dtype)
-    assert sorted(after) == ["b", "w"]
-    assert after["w"].dtype == after["b"].dtype == np.dtype(dtype)
+    bias = "b" if biased else "y.bias"
+    assert sorted(after) == sorted(["w", bias])
+    assert after["w"].dtype == after[bias].dtype == np.dtype(dtype)
     np.testing.assert_array_equal(after["w"], expected)
-    np.testing.assert_array_equal(after["b"], (scale * (wide["b"] - wide["m"]) + wide["o"]).astype(dtype))
+    own = wide["b"] if biased else 0.0
+    np.testing.assert_array_equal(after[bias], (scale * (own - wide["m"]) + wide["o"]).astype(dtype))
 
 
 REAL = {

@@ -47,7 +47,7 @@ class Layer:
     def bias_inputs(self) -> list[tuple[onnx.NodeProto, int]]:
         """The inputs (node, index) that are, or can be, a number added to each channel; the last one can take more."""
         inputs = []
-        if self.bias is not None and (self.add is None or len(self.node.input) > self.bias):
+        if self.bias is not None and (self.add is None or any(self.node.input[self.bias :])):
             inputs.append((self.node, self.bias))
         if self.add is not None:
             inputs.append((self.add, 1 - list(self.add.input).index(self.node.output[0])))

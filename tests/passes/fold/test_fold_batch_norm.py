@@ -55,6 +55,11 @@ GOLDENS: dict[str, Case] = {
     ),
     "bn_conv_and_add": (conv("d = Conv(x, w, b) c = Add(d, a)"), {**W, "b": BIAS, "a": ((4, 1, 1),), **NORM}, {}),
     "bn_conv_and_add_of_one_number": (conv("d = Conv(x, w) c = Add(a, d)"), {**W, "a": [2.0], **NORM}, {}),
+    "bn_conv_with_an_empty_bias_and_add": (
+        conv('d = Conv(x, w, "") c = Add(d, a)'),
+        {**W, "a": [2.0], **NORM},
+        {},
+    ),
     "bn_conv_grouped": (conv("c = Conv<group=2>(x, w, b)"), {"w": ((4, 1, 3, 3),), "b": BIAS, **NORM}, {}),
     "bn_conv_transpose": (conv("c = ConvTranspose(x, w, b)"), {"w": ((2, 4, 2, 2),), "b": BIAS, **NORM}, {}),
     "bn_conv_transpose_grouped": (conv("c = ConvTranspose<group=2>(x, w)"), {"w": ((2, 2, 2, 2),), **NORM}, {}),

@@ -192,7 +192,10 @@ def main() -> None:
     text += f"\n\n{good} of {len(rows)} rows count and reach the larger peer - 0.5 points.\n"
     print(text)
     if options.markdown:
-        options.markdown.write_text(f"# Half of the channels, by structure\n\n{text}")
+        usage, _, told = (__doc__ or "").partition("\n\n")[2].partition("\n\n")
+        options.markdown.write_text(
+            f"# Half of the channels, by structure\n\n```\n{usage.strip()}\n```\n\n{told}\n{text}"
+        )
     sys.exit(0 if good == len(rows) else 1)
 
 

@@ -55,7 +55,7 @@ NETS = {
     "LSTM": Net(LSTMNet, (1, 16, 40), "fc"),
     "GRU": Net(GRUNet, (1, 16, 40), "fc"),
     "transformer block": Net(EncoderBlock, (1, 16, 64), "fc"),
-    "transformer block, packed QKV": Net(PackedBlock, (1, 16, 64), "fc"),
+    "transformer block (packed QKV)": Net(PackedBlock, (1, 16, 64), "fc"),
 }
 """In the order of the table."""
 _LARGER = (1, 3, 160, 160)

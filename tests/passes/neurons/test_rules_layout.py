@@ -81,6 +81,11 @@ CASES: dict[str, Case] = {
         {**FLAT, "one": [1], "nine": [9], "rest": [-1]},
         {},
     ),
+    "reshape_by_an_initializer_among_the_inputs": (
+        flat("f = Reshape(c, to)"),
+        {**FLAT, "to": [-1, 36]},
+        {"ir": 3, "opset": 8},
+    ),
     "reshape_of_unknown_width": (
         """g (float[N,2,3,W] x) => (float[N,a,W] y) { c = Conv(x, w1, b1) f = Reshape(c, to) y = MatMul(w2, f) }""",
         {**CONV, "to": [0, 12, -1], "w2": ((2, 12), {1: [9, 10, 11]})},

@@ -48,8 +48,10 @@ def compute(trace: Trace, node: Node, *, moves: bool) -> bool:
         return False
     for index, output in zip(made, outputs, strict=True):
         trace.put(node, index, Flow.exact(output))
-        if sizes:
+        if sizes and trace.exact(node.output(index)) is not None:
             trace.frozen[node.output(index)] = sizes
+        elif sizes:
+            trace.pin(np.array(sorted(sizes), np.int64), node, "it computes with the size of the axis")
     return True
 
 

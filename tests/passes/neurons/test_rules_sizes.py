@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnxprune_passes.dead_neurons import RemoveDeadNeurons
+from onnxprune_passes.model import Model
+from onnxprune_passes.pipeline import Skip, State
 
 ONE_BY_ONE = {
     "w1": ((8, 2, 1, 1), {0: [1, 6]}),
@@ -55,6 +58,18 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {},
     ),
 }
+
+
+def test_a_size_whose_stated_shape_is_wrong_keeps_the_axis(build: Callable[..., Model]) -> None:
+    text = """g (float[4,3] x) => (float[4,2] y) <int64[3] k> { c = MatMul(x, w1) s = Shape(c) k = Add(s, one)
+        n = Slice(k, one, two) f = Cast<to=1>(n) a = Mul(c, f) y = MatMul(a, w2) }"""
+    w1, w2 = np.ones((3, 6), np.float32), np.ones((6, 2), np.float32)
+    w1[:, 2] = 0
+    model = build(text, {"w1": w1, "w2": w2, "one": np.array([1]), "two": np.array([2])})
+    after = RemoveDeadNeurons()(State(model))
+    assert after.model is model
+    skips = [entry.reason for entry in after.log if isinstance(entry, Skip)]
+    assert skips == ["1 dead neuron stays: blocked by Add node 'k': it computes with the size of the axis"]
 
 
 @pytest.mark.parametrize("name", CASES)

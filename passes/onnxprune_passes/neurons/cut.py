@@ -51,7 +51,7 @@ class Cut:
                     axis: const.spread(kept[own], axis) for axis, own in enumerate(const.axes) if own in kept
                 }
             else:
-                self._kept[value] = {} if flow is None else self._keep_of(flow.ids)
+                self._kept[value] = {} if flow is None else self.keep_of(flow.ids)
         return self._kept[value]
 
     def exact(self, value: str) -> NDArray | None:
@@ -156,7 +156,8 @@ class Cut:
                 masks = masks.with_bits({key: (bits, after.shape)})
         return sources, masks
 
-    def _keep_of(self, ids: Ids) -> dict[int, BoolArray]:
+    def keep_of(self, ids: Ids) -> dict[int, BoolArray]:
+        """For each axis of an array of ids that gets shorter: True where a slice stays."""
         gone = self._decision.gone(ids)
         keeps: dict[int, BoolArray] = {}
         for axis in range(ids.ndim):

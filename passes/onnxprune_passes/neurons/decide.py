@@ -70,13 +70,12 @@ def decide(trace: Trace) -> Decision:
     for one in trace.sums:
         for stays, reason in _in_the_way(one):
             _block(blocked, label[one.ids[(one.ids >= 0) & stays]], reason, reasons)
-    bases = list(trace.bases.values())
     removed = np.zeros(trace.count, np.bool_)
     fresh = np.ones(trace.count, np.bool_)
     fresh[np.fromiter(trace.dim_axes, np.int64, len(trace.dim_axes))] = False
     removed[label[fresh]] = True
     removed &= blocked < 0
-    keepers = [flow.ids for flow in trace.flows.values()] + bases
+    keepers = trace.arrays()
     last: list[Ids] = []
     while True:
         while back := next(_tied(label, removed, conditional, trace.ties), None):

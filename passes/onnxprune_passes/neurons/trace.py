@@ -15,6 +15,7 @@ from ..arrays import NDArray
 from .classes import Ids
 from .flow import Flow, evaluate
 from .graph import Dim, Graph, Node
+from .joint import Joint, pin_joint
 from .known import SMALL, compute, learn
 from .records import Pin, Producer, Site, Sum, Tie
 from .slices import BoolArray, ZeroSlices
@@ -40,6 +41,8 @@ class Trace:
         self.bases: dict[tuple[str, int], Ids] = {}
         self.dim_axes: dict[int, Ids] = {}
         self.frozen: dict[str, frozenset[int]] = {}
+        self.joints: dict[str, Joint] = {}
+        self.parted: set[int] = set()
         self.learned: dict[str, tuple[Dim, ...]] = {}
         self._claims: set[tuple[str, int, int, int]] = set()
         self._zeros = zeros
@@ -82,6 +85,11 @@ class Trace:
             dims = self.dims(value)
             return Flow.empty(rank if dims is None else len(dims))
         return found
+
+    def arrays(self) -> list[Ids]:
+        """The ids of every value and tensor: each can lose whole slices only, and not all."""
+        carried = [*self.flows.values(), *(joint.flow for joint in self.joints.values())]
+        return [flow.ids for flow in carried] + list(self.bases.values())
 
     def exact(self, value: str) -> NDArray | None:
         """The values of `value` when it is a small constant, given or computed from constants; None otherwise."""
@@ -200,6 +208,7 @@ class Trace:
                 rule.flow(self, node)
         for name in self.graph.outputs:
             self.pin(self.flow(name).ids, f"graph output '{name}'", "the interface never changes")
+        pin_joint(self)
         self._pin_unclaimed()
         self._pin_measured()
 

@@ -55,7 +55,7 @@ def units_of(trace: Trace) -> Units:
 
 def id_arrays(trace: Trace) -> list[Ids]:
     """Every array of ids, of values and of tensors, that holds one."""
-    every = [flow.ids for flow in trace.flows.values()] + list(trace.bases.values())
+    every = trace.arrays()
     return list({id(ids): ids for ids in every if ids.size and (ids >= 0).any()}.values())
 
 

@@ -12,6 +12,7 @@ from ...arrays import NDArray
 from ..cut import Cut
 from ..flow import Flow
 from ..graph import Dim, Node
+from ..joint import WHY, Joint, joined
 from ..known import tell
 from ..operands import in_groups
 from ..regroup import blocks, first_alone, regrouped, solved
@@ -23,6 +24,9 @@ from ..trace import Trace
 def _transpose(trace: Trace, node: Node) -> None:
     carried = trace.flow(node.input(0))
     perm = node.integers("perm") or tuple(reversed(range(carried.rank)))
+    joint = trace.joints.get(node.input(0))
+    if joint is not None and len(perm) == len(joint.dims) - 1:
+        trace.joints[node.output(0)] = joint.turned(perm)
     if len(perm) == carried.rank:
         trace.put(node, 0, carried.moved(lambda array: array.transpose(perm)))
     else:
@@ -37,15 +41,45 @@ def _reshape(trace: Trace, node: Node) -> None:
     flow = None if before is None or after is None else regrouped(carried, before, after)
     if flow is None and before is not None and after is not None:
         flow = _coarse(trace, node, before, after)
+    if flow is None and _joins(trace, node):
+        return
+    if node.input(0) in trace.joints and after is not None:
+        joint = trace.joints[node.input(0)]
+        flow = regrouped(joint.flow, joint.dims, after)
     if before is None or after is None or flow is None:
-        trace.refuse(node, "it merges neurons with an axis of unknown size, or the shape of its output is not known")
+        trace.refuse(node, f"{WHY}, or the shape of its output is not known")
         return
     if flow.axes or trace.flow(node.input(1)).carries:
         copies = {block.after[0] for block in blocks(before, after) if block.before == block.after}
         if target is None or not target.follow(trace, flow, copies, _settled(trace, node) is not None):
             trace.refuse(node, "its target shape is computed, and names sizes in a way that cannot be rewritten")
             return
+    trace.parted.add(node.index)
     trace.put(node, 0, flow)
+
+
+def _joins(trace: Trace, node: Node) -> bool:
+    """Note that `node` moves heads to the batch, if it does and its target can be rewritten."""
+    before, after, numbers = trace.dims(node.input(0)), _after(trace, node), _settled(trace, node)
+    if before is None or after is None or numbers is None or node.input(0) in trace.joints:
+        return False
+    joint = joined(trace.flow(node.input(0)), before, after)
+    if joint is None or numbers[joint.axis] != -1:
+        return False
+    trace.joints[node.output(0)] = joint
+    return True
+
+
+def _rewrite_joining(cut: Cut, node: Node, joint: Joint) -> None:
+    """The sizes of the other axes follow; that of the joint one is what is left."""
+    numbers = _settled(cut.trace, node)
+    if numbers is not None:
+        keep = cut.keep_of(joint.flow.ids)
+        after = [
+            keep[own].sum() if (own := joint.lies_on(axis)[-1]) in keep else size for axis, size in enumerate(numbers)
+        ]
+        after[joint.axis] = -1
+        cut.set_input(node, 1, np.array(after, np.int64))
 
 
 def _coarse(trace: Trace, node: Node, before: tuple[Dim, ...], after: list[Dim]) -> Flow | None:
@@ -87,6 +121,10 @@ def _settled(trace: Trace, node: Node) -> NDArray | None:
 
 def _rewrite_reshape(cut: Cut, node: Node) -> None:
     """A target that names sizes is rewritten; a computed one only where it does not follow by itself."""
+    joint = cut.trace.joints.get(node.output(0))
+    if joint is not None:
+        _rewrite_joining(cut, node, joint)
+        return
     numbers, target = _settled(cut.trace, node), named_sizes(cut.trace, node.input(1))
     if numbers is None or target is None:
         return

@@ -25,6 +25,11 @@ def _shape(trace: Trace, node: Node) -> None:
     ids = np.full(len(dims), -1, np.int64)
     for axis in carried.axes:
         ids[axis] = trace.measure(carried.ids if len(carried.axes) > 1 else carried.ids.reshape(-1))
+    if (joint := trace.joints.get(node.input(0))) is not None:
+        for axis in range(len(dims)):
+            if set(joint.lies_on(axis)) & set(joint.flow.axes):
+                ids[axis] = trace.measure(joint.flow.ids)
+        trace.parted.add(node.index)
     picked = slice(node.attributes.get("start"), node.attributes.get("end"))
     trace.put(node, 0, Flow(ids[picked], known[picked], values[picked], whole=True))
 

@@ -168,7 +168,10 @@ def head(python: str | None) -> list[str]:
         f"{date.today()}, {platform.machine()}, Python {platform.python_version()}, {packages}; {beside}.",
         "",
         "Percent of the float numbers of the exported file (BatchNorm folded into convolutions) that are removed at "
-        "channel sparsity 0.5, last layer, inputs and outputs kept. `parameters`: of the torch original.",
+        "channel sparsity 0.5, last layer, inputs and outputs kept. `parameters`: of the torch original. onnxprune "
+        "rounds what stays up, Torch-Pruning down. Torch-Pruning is told where heads and halves of a split lie, and "
+        "to leave the sums of the transformer block alone: without that its result does not run (peers.py). `error`: "
+        "the largest difference / the largest output, pruned beside masked, real weights.",
         "",
         f"| {' | '.join(columns)} |",
         f"|---|{'--:|' * (len(columns) - 4)}---|--:|---|",

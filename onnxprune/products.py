@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,13 +86,17 @@ def value_passes(options: PruneOptions) -> tuple[Pass, ...]:
     return ()
 
 
-def make(options: PruneOptions, steps: Steps) -> Products:
-    """Run the passes. Raises ModelError, DataError, SelectionError, PassError or EncodeError."""
+def make(options: PruneOptions, steps: Steps, prune: Callable[[State], State] | None = None) -> Products:
+    """Run the passes; `prune` stands for those before shrinking.
+
+    Raises ModelError, DataError, SelectionError, PassError or EncodeError, and what `prune` raises.
+    """
     with steps.step("load"):
         stored = load(options.model)
         original = densify(stored)
     with steps.step("prune"):
-        pruned = _pruned(original, options)
+        state = masked_state(original, options.masks)
+        pruned = prune_once(state, options) if prune is None else prune(state)
     if options.recalibrate and pruned.model is not original:
         pruned = _recalibrated(pruned, options, steps)
     folded = pruned
@@ -123,19 +127,19 @@ def _recalibrated(pruned: State, options: PruneOptions, steps: Steps) -> State:
 def smaller_model(original: Model, options: PruneOptions) -> Model:
     """`original`, pruned, folded and shrunk as `options` say."""
     passes = (*(fold_passes(options) if options.fold else ()), *shrink_passes(options))
-    return _after(passes, _pruned(original, options)).model
+    return _after(passes, prune_once(masked_state(original, options.masks), options)).model
 
 
-def _pruned(original: Model, options: PruneOptions) -> State:
-    """The original after the masks to begin with, the channels, and then the weights."""
-    state = masked_state(original, options.masks)
+def prune_once(state: State, options: PruneOptions) -> State:
+    """`state` after the channels, and then the weights."""
+    model = state.model
     one = _prune_pass(options)
     if options.channels is not None:
         after = _noted(_channels_pass(options), state, "no channels that may go")
         if options.mode == "channels":
             return after
         state, one = after, over_what_remains(one, state, after)
-    return _noted(one, state, _nothing_to_prune(original, options))
+    return _noted(one, state, _nothing_to_prune(model, options))
 
 
 def threshold_from(options: PruneOptions) -> Threshold:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from onnxprune_passes.encode import densify
-from onnxprune_passes.errors import ModelError, OnnxPruneError
+from onnxprune_passes.errors import ModelError, OnnxPruneError, SelectionError
 from onnxprune_passes.pipeline import Change, Skip
 from onnxprune_passes.storage import Staged, load, save, stage
 
@@ -21,9 +22,14 @@ from .recalibration import Recalibrate
 from .recipe import ROUNDINGS, PruneOptions, resolved
 from .report import Left, Note, Report, Rounding, tools
 from .rounding import settled
+from .rounds import MaxDropError
 from .rows import layers_from, totals_from
 from .serialize import write_json
 from .steps import Progress, Steps, silent
+from .train_report import Watch
+
+if TYPE_CHECKING:
+    from .torch.rounds import RoundsPrune
 
 _MAY_GROW = 0.01
 _MOST_STEPS = 23
@@ -36,7 +42,7 @@ _FIXES = {"-> folded": "--no-fold", "-> shrunk": "--no-shrink"}
 """What leaves out a step that missed its tolerance; --encode dense the one that is not named."""
 
 
-def prune_file(options: PruneOptions, progress: Progress = silent) -> Report:
+def prune_file(options: PruneOptions, progress: Progress = silent, watch: Watch | None = None) -> Report:
     """Make `options.output` from `options.model`, checked, and say what was done.
 
     Nothing is under the output's name unless all checks pass; a run that is interrupted leaves nothing behind.
@@ -44,20 +50,24 @@ def prune_file(options: PruneOptions, progress: Progress = silent) -> Report:
     Args:
         options: see `PruneOptions`; what is None takes its default.
         progress: told of each step.
+        watch: with `retrain`: who looks on while it trains; None: `progress` alone.
 
     Returns:
         The report, which is also written to `options.json`. When a check failed, its status is "failed", its `error`
         says why, and there is no output.
 
     Raises:
-        SelectionError: options that contradict each other, or a glob that matches nothing.
+        SelectionError: options that contradict each other, a glob that matches nothing, or `retrain` without torch.
+        Stopped: `watch.stop` said so while it trained; the same call goes on from there.
         ModelError, DataError, PassError, EncodeError, VerifyError: it could not be done; `options.json` says so too.
     """
     options = resolved(options)
     check_paths(options)
     try:
         more = len(ROUNDINGS) + 1 if options.round_to == "auto" else 0
-        report = _run(options, Steps(_MOST_STEPS + more, progress))
+        report = _run(options, Steps(_MOST_STEPS + more, progress), watch or Watch(step=progress))
+    except MaxDropError as error:
+        report = Report(status="failed", error=str(error), tools=tools(), recipe=options.recipe, rounds=error.rounds)
     except OnnxPruneError as error:
         if options.json is not None:
             failed = Report(status="error", error=str(error), tools=tools(), recipe=options.recipe)
@@ -68,20 +78,42 @@ def prune_file(options: PruneOptions, progress: Progress = silent) -> Report:
     return report
 
 
-def _run(options: PruneOptions, steps: Steps) -> Report:
+def _run(options: PruneOptions, steps: Steps, watch: Watch) -> Report:
     options, rounding = _settled(options, steps)
-    products = make(options, steps)
+    in_rounds = _in_rounds(options, watch) if options.retrain else None
+    products = make(options, steps, in_rounds)
     output = Path(str(options.output))
     with _staged(products, output, options, steps) as staged, pending_file(options.save_masks) as masks_file:
         _check_size(options, products, staged)
         with temporary_folder(output) as folder:
-            checked = verify_products(options, products, staged.temporary, folder, steps)
-        report = msgspec.structs.replace(_report(options, products, staged, checked, steps), rounding=rounding)
+            checked = verify_products(_checked_on(options), products, staged.temporary, folder, steps)
+        report = msgspec.structs.replace(
+            _report(options, products, staged, checked, steps),
+            rounding=rounding,
+            rounds=None if in_rounds is None else in_rounds.rounds,
+        )
         if report.status == "done":
             if masks_file is not None:
                 products.pruned.masks.save(masks_file)
             staged.commit()
+    if in_rounds is not None and report.status == "done":
+        in_rounds.finish()
     return report
+
+
+def _in_rounds(options: PruneOptions, watch: Watch) -> RoundsPrune:
+    """What prunes and trains. Raises SelectionError without torch."""
+    try:
+        from .torch.rounds import RoundsPrune
+    except ImportError as error:
+        raise SelectionError(f"--retrain cannot be done: {error}") from error
+    return RoundsPrune(options, watch)
+
+
+def _checked_on(options: PruneOptions) -> PruneOptions:
+    """The options to verify with: of a training's two data, what it was measured on."""
+    held_out = None if options.training is None else options.training.validation_data
+    return options if held_out is None else msgspec.structs.replace(options, data=held_out)
 
 
 def _settled(options: PruneOptions, steps: Steps) -> tuple[PruneOptions, Rounding | None]:

@@ -22,6 +22,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from onnxprune_passes.errors import SelectionError
 
+from .rounds.schedule import RISING, targets_from
+from .train_recipe import TrainRecipe, check_recipe
+
 Scope = Literal["global", "layer"]
 Score = Literal["lamp", "magnitude"]
 VALUES = r"^(f32|f16|bf16|shared(:([2-8]|auto))?)$"
@@ -35,6 +38,8 @@ ROUNDINGS = (1, 4, 8, 16)
 
 MODES = ("sparsity", "quality", "threshold", "nm")
 _OF_SPARSITY = ("scope", "score")
+_SHARED = ("data", "seed")
+"""Options that the training of a run shares with the rest of it."""
 _OF_CHANNELS = (
     "round-to",
     "round-threads",
@@ -84,6 +89,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         encode: how pruned tensors are stored.
         inline: decoders are written out as plain nodes, for tools that do not know functions.
         keep_inputs: initializers that are graph inputs stay so, hence dense.
+        retrain: train after pruning, under the masks, as `training` says; needs torch.
+        rounds: with `retrain`: prune and train so many times, the targets rising to the one given; 1 by default.
+        rounds_schedule: with `retrain`: "constant" (the default), "cubic", or the targets, "0.5,0.8,0.9"; see
+            `onnxprune.rounds.targets_from`.
+        max_drop: with `retrain`: take the last round whose metric is at most so much worse than the input's.
+        training: with `retrain`: the options of the training; its `data`, `data_option` and `seed` are those below.
         data: what to verify on, and with labels to measure accuracy on: an `.npz` file, a folder of class folders of
             pictures, a Hugging Face data set on disk, or `module:function`; see `onnxprune.samples`.
         data_option: "KEY=VALUE" each: how `data` is read.
@@ -123,6 +134,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     encode: Scheme = "auto"
     inline: bool = False
     keep_inputs: bool = False
+    retrain: bool = False
+    rounds: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    rounds_schedule: str | None = None
+    max_drop: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    training: TrainRecipe | None = None
     data: str | None = None
     data_option: tuple[str, ...] = ()
     check: Annotated[int, msgspec.Meta(ge=0)] = 2
@@ -180,7 +196,7 @@ def options_from(model: str, given: Mapping[str, Any], recipe: Mapping[str, Any]
     """
     for values in (recipe or {}, given):
         contradiction(values)
-    merged = {**_without_overruled_mode(recipe or {}, given), **given}
+    merged = with_training({**_without_overruled_mode(recipe or {}, given), **given}, recipe or {})
     try:
         options = msgspec.convert({**merged, "model": model}, PruneOptions)
     except msgspec.ValidationError as error:
@@ -206,9 +222,12 @@ def resolved(options: PruneOptions) -> PruneOptions:
         raise SelectionError("--fold takes nodes away and --no-shrink keeps them all: give one of them")
     if options.recalibrate and options.data is None:
         raise SelectionError("--recalibrate needs --data: statistics are estimated from samples")
+    if options.recalibrate and options.retrain:
+        raise SelectionError("--recalibrate has no meaning with --retrain: say --batch-norm recalibrate")
     changes: dict[str, Any] = {"output": options.output or default_output(options.model)}
     if options.recalibrate is None:
-        changes["recalibrate"] = options.channels is not None and options.data is not None
+        changes["recalibrate"] = options.channels is not None and options.data is not None and not options.retrain
+    changes |= retraining(options)
     if options.mode == "sparsity":
         changes["sparsity"] = 0.5 if options.sparsity is None else options.sparsity
         changes["scope"] = options.scope or "global"
@@ -262,6 +281,56 @@ def _check_channels(options: PruneOptions) -> None:
                 )
 
 
+def with_training(merged: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """`merged` with the recipe's training under that of the command line, and the data and seed that both share.
+
+    Raises:
+        SelectionError: `training` is no mapping, or names what the run as a whole says.
+    """
+    if not merged.get("retrain") and "training" not in merged:
+        return dict(merged)
+    parts = [values.get("training") or {} for values in (recipe, merged)]
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise SelectionError(
+            "the recipe's training is not a mapping of options: write lines such as 'epochs: 10' under it"
+        )
+    training = {**parts[0], **parts[1]}
+    for name in _SHARED:
+        if name in training:
+            raise SelectionError(f"{name} stands beside training, not in it: the run has one")
+        if merged.get(name) is not None:
+            training[name] = merged[name]
+    return {**merged, "training": training} if "data" in training else dict(merged, training=None)
+
+
+def retraining(options: PruneOptions) -> dict[str, Any]:
+    """The options of --retrain that were left open, resolved. Raises SelectionError when they contradict the others."""
+    if not options.retrain:
+        for name in ("rounds", "rounds-schedule", "max-drop", "training"):
+            if getattr(options, name.replace("-", "_")) is not None:
+                what = "the options of a training belong" if name == "training" else f"--{name} belongs"
+                raise SelectionError(f"{what} to --retrain: give --retrain too, or leave them out")
+        return {}
+    if options.data is None:
+        raise SelectionError("--retrain needs --data, the samples to train on")
+    rounds = options.rounds or 1
+    if rounds > 1 and options.mode not in RISING:
+        raise SelectionError(
+            f"--rounds {rounds} needs a target that can rise from round to round: --sparsity, --quality or --threshold"
+        )
+    if rounds > 1 and options.channels is not None:
+        raise SelectionError("--channels goes once, not in rounds: prune them in a run of its own, then this one")
+    if options.mode in RISING:
+        final = getattr(options, options.mode)
+        for value in (0.5 if final is None else final, *(split_layer(entry).value for entry in options.layer)):
+            targets_from(value, rounds, options.rounds_schedule or "constant", unit=options.mode)
+    training = options.training or TrainRecipe(data=options.data, seed=options.seed)
+    if training.loss == "distill" and training.teacher is None:
+        training = msgspec.structs.replace(training, teacher=options.model)
+    check_recipe(training)
+    return {"rounds": rounds, "rounds_schedule": options.rounds_schedule or "constant", "training": training}
+
+
 def rounding_of(options: PruneOptions) -> int:
     """The rounding of `options`, 8 when none is given. Raises SelectionError when it is still to be measured."""
     if options.round_to == "auto":
@@ -301,7 +370,7 @@ def _plain(message: str) -> str:
     if message.startswith("Object contains unknown field"):
         return unknown_key(message.split("`")[1])
     what, _, where = message.partition(" - at `$.")
-    name = where.rstrip("`").split("[")[0]
+    name = where.rstrip("`").split("[")[0].removeprefix("training.")
     return f"--{name}: {what[0].lower()}{what[1:].replace(' | null', '')}".replace("`", "")
 
 

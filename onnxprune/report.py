@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from .recipe import Recipe
+from .rounds.records import Rounds
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -222,6 +223,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         input, output: the two files.
         layers: one entry for each weight.
         totals: sums.
+        rounds: with `retrain`: every round of pruning and training; null without.
         rounding: what `round_to: auto` measured; null when it was not asked for.
         changes, skips: what the passes did and what they left alone.
         inputs_from: what the models were run on.
@@ -242,6 +244,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     output: File | None = None
     layers: tuple[Layer, ...] = ()
     totals: Totals | None = None
+    rounds: Rounds | None = None
     rounding: Rounding | None = None
     changes: tuple[Note, ...] = ()
     skips: tuple[Left, ...] = ()

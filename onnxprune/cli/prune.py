@@ -8,6 +8,7 @@ import click
 
 from .channel_options import channel_options
 from .options import IN_FILE, OUT_FILE, Examples, data_options, debug_option
+from .train_options import rounds_options, split_training
 
 _EPILOG = """
 onnxprune model.onnx
@@ -16,6 +17,7 @@ onnxprune model.onnx --quality 1.0 --skip 'head.*' --data test.npz
 onnxprune model.onnx --sparsity 0.8 --layer 'fc1.*=0.95' --json report.json
 onnxprune model.onnx --channels 0.5 --round-to auto --data train.npz
 onnxprune model.onnx --channels 0.5 --channel-kind head --channel-floor 4 --channel-layer 'layers.0.*=0.25'
+onnxprune model.onnx --sparsity 0.95 --retrain --rounds 5 --epochs 3 --data train.npz --validation-data test.npz
 onnxprune model.onnx --recipe recipe.yaml
 """
 
@@ -79,6 +81,7 @@ onnxprune model.onnx --recipe recipe.yaml
 @click.option(
     "--keep-inputs/--no-keep-inputs", default=None, help="Weights that are graph inputs too stay so, and dense."
 )
+@rounds_options
 @data_options("Inputs to verify on, with labels to measure accuracy: X.npz, FOLDER or module:function.")
 @click.option("--check", type=int, metavar="N", help="Verify on N random batches; 0 does not verify.  [default: 2]")
 @click.option("--seed", type=int, metavar="N", help="Seed of the random batches.  [default: 0]")
@@ -102,17 +105,28 @@ def prune(ctx: click.Context, /, model: str, recipe_file: str | None, **options:
     --sparsity, --quality, --threshold and --nm exclude each other; --channels goes before any of them, which then
     counts over what remains, or stands alone. The pruned model computes something else than the
     original; that difference is measured. All later steps must not change its answers, or no file is written.
+
+    --retrain trains after pruning, in --rounds rounds, and takes every option of 'onnxprune retrain' (see its --help).
     """
     from ..recipe import options_from
     from ..recipe_yaml import read_recipe
 
-    given = {name.replace("_", "-"): value for name, value in options.items() if value not in (None, ())}
+    given, training = split_training(options)
+    if training:
+        given["training"] = training
     resolved = options_from(model, given, read_recipe(recipe_file) if recipe_file else None)
     from ..prune import prune_file
+    from ..train_report import Stopped, Watch
+    from . import interrupt
     from .progress import progress_bar
     from .render import show_report
 
-    with progress_bar(quiet=resolved.quiet) as progress:
-        report = prune_file(resolved, progress)
+    try:
+        with progress_bar(quiet=resolved.quiet) as progress:
+            watch = Watch(step=progress, stop=interrupt.was_received, guard=interrupt.noting)
+            report = prune_file(resolved, progress, watch)
+    except Stopped as stop:
+        click.echo(f"interrupted: {stop}; the same command goes on from there", err=True)
+        ctx.exit(interrupt.exit_code())
     show_report(report, quiet=resolved.quiet)
     ctx.exit(0 if report.status == "done" else 1)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..report import Accuracy, Comparison, Report, Rounding, VerifyReport
+from ..rounds import Rounds
 
 _VERDICTS = {"measured": "", "equal": "equal", "within tolerance": "close"}
 _WIDE = 200
@@ -34,6 +35,8 @@ def show_report(report: Report, *, quiet: bool) -> None:
     out = console()
     if report.layers:
         out.print(_layer_table(report))
+    if report.rounds is not None:
+        out.print(_rounds_table(report.rounds))
     if report.rounding is not None:
         out.print(_rounding_table(report.rounding))
     if report.comparisons:
@@ -170,3 +173,23 @@ def _summary(report: Report) -> list[str]:
             f"{report.totals.compression_factor:.2f} times smaller"
         )
     return lines
+
+
+def _rounds_table(rounds: Rounds) -> Table:
+    name = "metric" if rounds.dense is None else rounds.dense.metric
+    rows = [
+        (
+            str(one.number),
+            "-" if one.target is None else f"{one.unit} {one.target:.4g}",
+            percent(one.density),
+            "-" if one.metric_before is None else f"{one.metric_before:.4f}",
+            "-" if one.metric is None else f"{one.metric:.4f}",
+            str(one.epochs),
+            f"{one.seconds:.1f}",
+            "taken" if one.number == rounds.taken else "",
+        )
+        for one in rounds.rounds
+    ]
+    dense = "" if rounds.dense is None else f" ({name} of the model as it came: {rounds.dense.value:.4f})"
+    columns = ("round", "target", "density", f"{name} pruned", f"{name} trained", "epochs", "seconds", "")
+    return table(f"Rounds{dense}", columns, rows, text=("target", ""))

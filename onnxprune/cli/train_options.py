@@ -136,6 +136,66 @@ def train_options(command: Command) -> Command:
     return command
 
 
+_ROUNDS = (
+    click.option("--retrain", is_flag=True, default=None, help="Train after pruning, under the masks (needs PyTorch)."),
+    click.option(
+        "--rounds", type=int, metavar="N", help="With --retrain: prune and train N times, ever more.  [default: 1]"
+    ),
+    click.option(
+        "--rounds-schedule",
+        metavar="HOW",
+        help="With --retrain: constant, cubic, or the target of each round, such as 0.5,0.8,0.9.  [default: constant]",
+    ),
+    click.option(
+        "--max-drop",
+        type=float,
+        metavar="D",
+        help="With --retrain: take the last round whose metric is at most D worse than the model's.",
+    ),
+)
+_NOT_TRAINING = ("data", "data_option", "seed")
+"""Options of a training that the main command has already."""
+
+
+def rounds_options(command: Command) -> Command:
+    """`--retrain` and what belongs to it; the options of the training itself are not listed in the help."""
+    options: tuple[Callable[[Command], Command], ...] = (*_ROUNDS, *TRAIN_OPTIONS)
+    for option in reversed(options):
+        before = list(_parameters(command))
+        command = option(command)
+        added = _parameters(command)[len(before) :]
+        for parameter in added if option in TRAIN_OPTIONS else ():
+            if parameter.name in _NOT_TRAINING:
+                _parameters(command).remove(parameter)
+            elif isinstance(parameter, click.Option):
+                parameter.hidden = True
+    return command
+
+
+def _parameters(command: Command) -> list[click.Parameter]:
+    """The parameters that decorators have given a function so far, last first."""
+    found: list[click.Parameter] = command.__dict__.setdefault("__click_params__", [])
+    return found
+
+
+def training_names() -> frozenset[str]:
+    """The parameters that belong to a training alone."""
+
+    def probe() -> None:
+        """A function to hang options on."""
+
+    train_options(probe)
+    names = {parameter.name for parameter in _parameters(probe) if parameter.name is not None}
+    return frozenset(names.difference(_NOT_TRAINING))
+
+
+def split_training(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the command line gave for the run, and for its training, by option name."""
+    own = training_names()
+    training = given_options({name: value for name, value in options.items() if name in own})
+    return given_options({name: value for name, value in options.items() if name not in own}), training
+
+
 def given_options(options: dict[str, Any]) -> dict[str, Any]:
     """What the command line gave, by option name; `--milestones` as numbers."""
     given = {name.replace("_", "-"): value for name, value in options.items() if value not in (None, ())}

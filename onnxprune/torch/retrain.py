@@ -18,10 +18,12 @@ from onnxprune_passes.pipeline import Change, State
 from onnxprune_passes.selection import matches
 from onnxprune_passes.weights import find_weights
 
+from onnxprune.rounds.records import Measure
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.train import setup
 from onnxprune.torch.train.checkpoints import Store, digest
 from onnxprune.torch.train.distributed import processes
+from onnxprune.torch.train.evaluate import measure
 from onnxprune.torch.train.loop import Standing, Trainer
 from onnxprune.torch.train.parts import Job
 from onnxprune.torch.train.settled import settled
@@ -95,6 +97,19 @@ class Retrain:
             standing = Trainer(job, self._store(job, state)).run()
             job.module.to("cpu")
         return self._result(state, job, standing)
+
+    def measured(self, state: State) -> Measure | None:
+        """What `state` as it is measures on the validation samples; None when nothing is measured."""
+        check_recipe(self.recipe)
+        device = setup.device_from(self.recipe.device)
+        with processes(device.type) as joined, settled(self.recipe.seed + _RANKS * joined.rank, self.recipe.threads):
+            masks = held_masks(state, self.recipe)
+            job = setup.made_job(self.recipe, state.model, masks, self.training, self.validation, joined, Watch())
+            found = measure(job)
+            metric = job.new_metric()
+        if found is None or found.metric is None or metric is None:
+            return None
+        return Measure(metric.name, found.metric, metric.larger_is_better)
 
     def _store(self, job: Job, state: State) -> Store | None:
         if self.recipe.checkpoint is None:

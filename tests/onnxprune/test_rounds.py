@@ -241,6 +241,7 @@ def test_distillation_learns_from_the_model_itself() -> None:
         ({"channels": 0.5, "sparsity": 0.5, "rounds": 2}, "--channels goes once"),
         ({"rounds": 2, "rounds-schedule": "best"}, "--rounds-schedule 'best' is unknown"),
         ({"rounds": 2, "sparsity": 0.9, "rounds-schedule": "0.5,0.8"}, "rising ones up to the final sparsity"),
+        ({"recalibrate": True}, "--recalibrate has no meaning with --retrain"),
         ({"rounds": 0}, "--rounds: expected `int` >= 1"),
         ({"training": {"seed": 3}}, "seed stands beside training"),
         ({"training": ["epochs"]}, "training is not a mapping"),

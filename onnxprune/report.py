@@ -53,7 +53,10 @@ class Layer(msgspec.Struct, frozen=True):
         parameters_before, parameters_after: its entries.
         density_before, density_after: kept / total.
         bytes_before, bytes_after: what it takes in the file, names and decoders not counted.
-        scheme: how it is stored: dense, coo, gaps, bitmask, or removed.
+        scheme: how it is stored: dense, removed, coo, or the name of its coding, such as bitmask or gaps4+codes8.
+        index_bytes, value_bytes: of an encoded one, the bytes that say where kept entries lie, and what they are.
+        bound_bytes: of an encoded one, the entropy of both: how often entries are kept, and how often each value (or
+            exponent of float32) occurs among them.
     """
 
     name: str
@@ -68,6 +71,9 @@ class Layer(msgspec.Struct, frozen=True):
     bytes_before: int
     bytes_after: int
     scheme: str
+    index_bytes: int | None = None
+    value_bytes: int | None = None
+    bound_bytes: float | None = None
 
 
 class Totals(msgspec.Struct, frozen=True):

@@ -40,6 +40,9 @@ def _layer(before: WeightAnalysis, after: WeightAnalysis | None, stored: Encoded
         bytes_before=before.bytes,
         bytes_after=nbytes,
         scheme=scheme,
+        index_bytes=stored.index_nbytes if stored else None,
+        value_bytes=stored.value_nbytes if stored else None,
+        bound_bytes=stored.bound_nbytes if stored else None,
     )
 
 

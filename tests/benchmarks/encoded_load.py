@@ -107,7 +107,7 @@ def main() -> None:
     packages = " ".join(f"{name} {metadata.version(name)}" for name in ("onnx", "onnxruntime", "numpy", "onnxprune"))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     weights_mb = nbytes["dense"] / 1e6
-    lines = [
+    table = [
         f"{date.today()}, {machine}, {packages}; medians of {options.rounds} runs in turns",
         "",
         "| file | bytes | of dense | load s | x dense | peak MB | x dense's peak | x dense weights |",
@@ -118,14 +118,14 @@ def main() -> None:
         cells = [f"{nbytes[name]:,}", f"{nbytes[name] / nbytes['dense']:.4f}", f"{seconds:.2f}"]
         cells += [f"{seconds / median['dense']['seconds']:.2f}", f"{peak:,.0f}"]
         cells += [f"{peak / median['dense']['peak_mb']:.2f}", f"{peak / weights_mb:.2f}"]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", f"Pruning, encoding and writing `auto` took {writing:.2f} x onnx.load + onnx.save of the dense file."]
-    text = "\n".join(lines) + "\n"
+        table.append(f"| {name} | {' | '.join(cells)} |")
+    table += ["", f"Pruning, encoding and writing `auto` took {writing:.2f} x onnx.load + onnx.save of the dense file."]
+    text = "\n".join(table) + "\n"
     print(text)
     if options.markdown:
-        command = "python tests/benchmarks/encoded_load.py VGG16.onnx"
+        given = "python tests/benchmarks/encoded_load.py VGG16.onnx"
         about = "\n".join((__doc__ or "").strip().splitlines()[4:])
-        options.markdown.write_text(f"# Loading encoded weights\n\nWritten by `{command}`.\n\n{text}\n{about}\n")
+        options.markdown.write_text(f"# Loading encoded weights\n\nWritten by `{given}`.\n\n{text}\n{about}\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ..model import Model
 from ..pipeline import Change, Skip
 from ..storage import keys, stubs
 from . import coo, protos
+from .bound import bound_nbytes
 from .choose import stored_nbytes
 from .functions import DOMAIN
 from .inline import calls_inlined
@@ -36,6 +37,9 @@ class EncodedTensor:
         shape: dims of the dense tensor.
         density: share of entries whose bit pattern is not zero.
         dense_nbytes: file bytes as a dense initializer.
+        index_nbytes: bytes that say where the kept entries lie, without names and framing.
+        value_nbytes: bytes that say what they are, so too.
+        bound_nbytes: what no code can go under for both that knows only how often each occurs (see `bound`).
         nbytes: file bytes as stored, its node counted; the function that all share is not.
     """
 
@@ -44,6 +48,9 @@ class EncodedTensor:
     shape: tuple[int, ...]
     density: float
     dense_nbytes: int
+    index_nbytes: int
+    value_nbytes: int
+    bound_nbytes: float
     nbytes: int
 
 
@@ -114,7 +121,8 @@ def _applied(
             if key in chosen:
                 outside = stubs.store_of(tensor) == stubs.EXTERNAL
                 forms[name] = _form(place, name, chosen[key], model.initializers.source(key), sources, outside=outside)
-                tensors[key] = _encoded_tensor(key, name, chosen[key], model.opset, inline=inline)
+                source = model.initializers.source(key)
+                tensors[key] = _encoded_tensor(key, name, source, chosen[key], model.opset, inline=inline)
         if forms:
             place.replace(forms)
     _add_functions(skeleton, chosen, model.opset)
@@ -138,12 +146,25 @@ def _form(
     )
 
 
-def _encoded_tensor(key: str, name: str, chosen: Chosen, opset: int, *, inline: bool) -> EncodedTensor:
+def _encoded_tensor(
+    key: str, name: str, source: TensorSource, chosen: Chosen, opset: int, *, inline: bool
+) -> EncodedTensor:
     counts, coding = chosen.counts, chosen.coding
     dense = protos.tensor_nbytes(name, counts.shape, counts.dtype)
     nbytes = coo.nbytes(name, counts) if coding is None else stored_nbytes(coding, name, counts, opset, inline=inline)
-    label = coo.NAME if coding is None else coding.name
-    return EncodedTensor(key, label, counts.shape, counts.kept / counts.size, dense, nbytes)
+    values = counts.kept * counts.dtype.itemsize if coding is None else coding.value_nbytes(counts)
+    index = 8 * counts.kept if coding is None else coding.index_nbytes(counts)
+    return EncodedTensor(
+        key=key,
+        scheme=coo.NAME if coding is None else coding.name,
+        shape=counts.shape,
+        density=counts.kept / counts.size,
+        dense_nbytes=dense,
+        index_nbytes=index,
+        value_nbytes=values,
+        bound_nbytes=bound_nbytes(source, counts),
+        nbytes=nbytes,
+    )
 
 
 def _add_functions(skeleton: onnx.ModelProto, chosen: Mapping[str, Chosen], opset: int) -> None:

@@ -6,6 +6,7 @@ value scheme before it. The parts are named after the tensor: "fc1.weight.gaps",
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,19 @@ class Coding:
         length = whole[place].shape[0]
         return (*whole[:place], *whole[place + 1 :], *self.values.layout(counts, length, zeros=self._zeros(counts)))
 
+    def index_nbytes(self, counts: Counts) -> int:
+        """Bytes of the parts that say where the entries lie; the dims are not counted."""
+        return _nbytes(self._parts_of(counts, of_index=True))
+
+    def value_nbytes(self, counts: Counts) -> int:
+        """Bytes of the parts that say what the entries are."""
+        return _nbytes(self._parts_of(counts, of_index=False))
+
+    def _parts_of(self, counts: Counts, *, of_index: bool) -> list[Layout]:
+        own = {*self.index.suffixes} - {VALUES}
+        parts = zip(self.suffixes, self.layout(counts), strict=True)
+        return [part for suffix, part in parts if (suffix in own) == of_index and suffix != "shape"]
+
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
         """Store a tensor; see `Scheme.encode`."""
         counts = counts_of(source, counts)
@@ -112,3 +126,7 @@ class Coding:
         parts = zip(self.part_names(weight), self.layout(counts), strict=True)
         tensors = sum(protos.tensor_nbytes(name, part.shape, part.dtype) for name, part in parts)
         return tensors + sum(protos.node_nbytes(node) for node in self.nodes(weight))
+
+
+def _nbytes(parts: Sequence[Layout]) -> int:
+    return sum(math.prod(part.shape) * part.dtype.itemsize for part in parts)

@@ -101,12 +101,13 @@ def _files_and_links(
             known[id(model)] = save(model, folder / f"{name}.onnx")
         files[name] = known[id(model)]
     before_shrinking = "pruned" if products.folded.model is products.pruned.model else "folded"
+    before_encoding = "shrunk" if products.rounded.model is products.shrunk.model else "rounded"
     links = (
         Link("original", "pruned", checked=False),
         Link("pruned", "folded"),
         Link(before_shrinking, "shrunk"),
         Link("shrunk", "rounded", checked=False),
-        Link("rounded", "dense"),
+        Link(before_encoding, "dense"),
         Link("dense", "encoded", exact=True),
         Link("original", "encoded", checked=False),
     )

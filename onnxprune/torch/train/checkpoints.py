@@ -7,7 +7,10 @@ import os
 import pickle
 import random
 import shutil
+import struct
+import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,11 @@ from onnxprune_passes.errors import DataError, SelectionError
 
 FILE = "checkpoint.pt"
 _FORMAT = 1
+_DAMAGED = (
+    *(OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError),
+    *(pickle.UnpicklingError, struct.error),
+)
+"""What reading a file that was cut short, or is none, may raise."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,9 @@ class Store:
                 os.fsync(file.fileno())
             temporary.replace(self.path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            temporary.unlink(missing_ok=True)
-            reason = getattr(error, "strerror", None) or f"{error}".splitlines()[0]
+            with suppress(OSError):
+                temporary.unlink()
+            reason = getattr(error, "strerror", None) or _first_line(error)
             raise DataError(
                 f"the checkpoint {self.path} cannot be written: {reason}; free some space, or choose another folder "
                 "with --checkpoint"
@@ -72,10 +81,12 @@ class Store:
         if not self.path.exists():
             return None
         try:
-            content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of what is no checkpoint before it fails
+                content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except _DAMAGED as error:
             raise DataError(
-                f"the checkpoint {self.path} cannot be read ({f'{error}'.splitlines()[0]}): begin anew with --restart"
+                f"the checkpoint {self.path} cannot be read ({_first_line(error)}): begin anew with --restart"
             ) from error
         if content.get("format") != _FORMAT:
             raise DataError(f"the checkpoint {self.path} is of another version of onnxprune: begin anew with --restart")
@@ -98,6 +109,10 @@ class Store:
                         f"the checkpoint in {self.folder} is of another run: {name} differs{values}; give the options "
                         "of that run, another --checkpoint, or --restart to begin anew"
                     )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{error}".partition("\n")[0] or type(error).__name__
 
 
 def rng_states() -> dict[str, Any]:

@@ -6,6 +6,7 @@ gloo group of its own, whatever the gradients use.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ import torch.distributed as dist
 from torch import nn
 
 Value = TypeVar("Value")
+_KNOWN = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _KNOWN else "broadcast_buffers"
+"""The argument, by its name in newer and older releases of torch, that sends buffers around before each pass."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class Processes:
         if self.world == 1:
             return module
         devices = [self.local_rank] if next(module.parameters()).is_cuda else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+        without_buffers: dict[str, Any] = {_SYNC_BUFFERS: False}
+        return nn.parallel.DistributedDataParallel(module, device_ids=devices, **without_buffers)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from onnxprune_passes.model import Model
 from onnxprune_passes.pipeline import Change, State
 from onnxprune_passes.storage import save
 
-from onnxprune.samples import Samples
+from onnxprune.runtime import input_specs
+from onnxprune.samples import Samples, read_samples
 from onnxprune.torch.retrain import Retrain, Retrained
 from onnxprune.train_recipe import TrainRecipe
 from onnxprune.train_report import Epoch, Watch
@@ -312,3 +313,129 @@ def test_options_that_cannot_be_are_refused(
         pytest.skip("there is a CUDA device here")
     with pytest.raises(SelectionError, match=message):
         train(pruned, digits, **options)
+
+
+# Models whose file fixes the batch
+
+
+FIXED = "f = Reshape(x, to) h = Gemm<transB = 1>(f, w, b) y = Relu(h)"
+
+
+def fixed_weights(batch: int) -> dict[str, Array]:
+    weights = np.random.default_rng(0).standard_normal((10, 64)).astype(np.float32) / 8
+    return {"w": weights, "b": np.zeros(10, np.float32), "to": np.array([batch, 64])}
+
+
+@pytest.mark.parametrize(("asked", "steps"), [(32, 6), (30, 7), (2, 48)])
+def test_a_fixed_batch_is_trained_in_multiples(
+    make: Any, digits_file: Path, tmp_path: Path, asked: int, steps: int
+) -> None:
+    model = make(FIXED, "float[4, 1, 8, 8] x", "float[4, 10] y", fixed_weights(4))
+    samples = read_samples(str(digits_file), input_specs(save(model, tmp_path / "fixed.onnx")))
+    found = train(State(model), samples, epochs=1, batch_size=asked)
+    assert found.training.epochs[-1].steps == steps
+    assert any("instead of" in note for note in found.training.notes) == (asked != 32)
+    open_model = make(FIXED, "float[N, 1, 8, 8] x", "float[N, 10] y", fixed_weights(-1))
+    if asked == 32:  # 192 samples are whole batches of 4: the same steps
+        same = train(State(open_model), samples, epochs=1, batch_size=asked)
+        for key in ("w", "b"):
+            np.testing.assert_allclose(
+                found.state.model.initializers[key], same.state.model.initializers[key], rtol=0, atol=1e-6
+            )
+
+
+def test_validation_of_a_fixed_batch_counts_every_sample_once(make: Any, digits_file: Path, tmp_path: Path) -> None:
+    models = {
+        size: make(FIXED, f"float[{size}, 1, 8, 8] x", f"float[{size}, 10] y", fixed_weights(batch))
+        for size, batch in ((7, 7), ("N", -1))
+    }
+    found = []
+    for size, model in models.items():
+        samples = read_samples(str(digits_file), input_specs(save(model, tmp_path / f"{size}.onnx")))
+        found.append(train(State(model), samples, epochs=1).training.epochs[0])
+    assert found[0].metric == found[1].metric
+    assert found[0].validation_loss == pytest.approx(found[1].validation_loss, rel=1e-6)
+
+
+def test_a_model_that_runs_no_other_batch_is_given_its_own_several_times(
+    make: Any, digits_file: Path, tmp_path: Path
+) -> None:
+    body = "m = ReduceMean(x, zero) c = Sub(x, m) f = Flatten(c) h = Gemm<transB = 1>(f, w, b) y = Relu(h)"
+    weights = {**fixed_weights(4), "zero": np.array([0])}
+    del weights["to"]
+    model = make(body, "float[4, 1, 8, 8] x", "float[4, 10] y", weights)
+    samples = read_samples(str(digits_file), input_specs(save(model, tmp_path / "fixed.onnx")))
+    found = train(State(model), samples, epochs=6, batch_size=16)
+    assert found.module.batch_problem is not None
+    assert found.training.epochs[-1].steps == 6 * 12
+    before, after = found.training.epochs[0].metric, found.training.epochs[-1].metric
+    assert before is not None
+    assert after is not None
+    assert after > before + 0.3
+
+
+def test_too_few_samples_are_an_error(make: Any, digits_file: Path, tmp_path: Path) -> None:
+    model = make(FIXED, "float[200, 1, 8, 8] x", "float[200, 10] y", fixed_weights(200))
+    samples = read_samples(str(digits_file), input_specs(save(model, tmp_path / "fixed.onnx")))
+    with pytest.raises(DataError, match="192 training samples do not fill one batch of 200"):
+        train(State(model), samples)
+
+
+class OneLabelless:
+    """Samples without labels."""
+
+    note = "unlabelled"
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> tuple[dict[str, Array], Array | None]:
+        return self._samples.batch(rows)[0], None
+
+
+def test_without_labels_a_teacher_is_enough_and_the_loss_is_measured(
+    small: Model, pruned: State, digits: Samples, tmp_path: Path
+) -> None:
+    unlabelled = OneLabelless(digits)
+    with pytest.raises(DataError, match="no labels: add them, or give a --teacher"):
+        train(pruned, unlabelled)
+    path = str(save(small, tmp_path / "dense.onnx"))
+    with pytest.raises(SelectionError, match="needs labels"):
+        train(pruned, unlabelled, teacher=path, metric="accuracy")
+    found = train(pruned, unlabelled, teacher=path, keep="best", epochs=4).training
+    losses = [one.validation_loss for one in found.epochs if one.validation_loss is not None]
+    assert found.metric is None
+    assert found.at(found.kept).validation_loss == min(losses) < losses[0]
+
+
+def test_tensorboard_is_told(pruned: State, digits: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import ModuleType
+
+    told: list[tuple[str, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path)
+
+        def add_scalar(self, name: str, _: float, step: int) -> None:
+            told.append((name, step))
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None:
+            told.append(("closed", 0))
+
+    stand_in = ModuleType("torch.utils.tensorboard")
+    stand_in.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]  # a stand-in for the real module
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    train(pruned, digits, tensorboard=str(tmp_path), epochs=1)
+    assert told.count(("epoch/metric", 1)) == 1
+    assert [step for name, step in told if name == "step/loss"] == [1, 2, 3, 4, 5, 6]
+    assert told[-1] == ("closed", 0)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SelectionError, match="needs the package tensorboard"):
+        train(pruned, digits, tensorboard=str(tmp_path))

@@ -190,3 +190,46 @@ def test_errors_are_one_line(file: Path, digits_file: Path, args: tuple[str, ...
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not file.with_name("net.retrained.onnx").exists()
+
+
+def test_a_folder_of_pictures_and_its_options(small: Model, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for index in range(120):
+        folder = tmp_path / "photos" / str(digits.target[index])
+        folder.mkdir(parents=True, exist_ok=True)
+        image.fromarray((digits.images[index] * 15).astype(np.uint8)).save(folder / f"{index}.png")
+    file = save(small, tmp_path / "net.onnx")
+    found = []
+    for extra in ((), ("--data-option", "mean=0.3"), ("--validation-data", tmp_path / "photos")):
+        result = retrain(file, "--data", tmp_path / "photos", *FAST, *extra, "--json", tmp_path / "report.json")
+        assert result.exit_code == 0, result.stderr
+        report = msgspec.json.decode((tmp_path / "report.json").read_bytes())
+        assert len(report["training"]["epochs"]) == 3
+        found.append(file.with_name("net.retrained.onnx").read_bytes())
+    assert len(set(found)) == 3
+
+
+def test_a_function_may_give_what_to_measure_on(
+    file: Path, digits_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loaders.py").write_text(
+        "import numpy as np\n"
+        f"found = np.load({str(digits_file)!r})\n"
+        "def batches(first, last):\n"
+        "    return [({'x': found['x'][first:last]}, found['labels'][first:last])]\n"
+        "def both():\n"
+        "    return batches(0, 160), batches(160, 240)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = {}
+    for name, share in (("pair", "0.2"), ("unmeasured", "0")):
+        extra = ("--epochs", 1, "--batch-size", 32, "--validation", share, "--json", tmp_path / "report.json")
+        result = retrain(file, "--data", "loaders:both", *extra)
+        assert result.exit_code == 0, result.stderr
+        seen[name] = msgspec.json.decode((tmp_path / "report.json").read_bytes())["training"]["epochs"][-1]
+    assert seen["pair"]["steps"] == 5  # 160 samples, none of them kept
+    assert seen["pair"]["metric"] is not None
+    assert seen["unmeasured"]["metric"] is None

@@ -24,7 +24,7 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
         loss: the mean over its samples, penalties left out; None before the first.
         validation_loss: the mean over the validation samples; None without them.
         metric: over the validation samples; None without them, or without labels.
-        seconds: wall time.
+        seconds: wall time; of an epoch that was resumed, since then.
     """
 
     epoch: int

@@ -117,7 +117,8 @@ class Retrain:
         options = {
             name: value for name, value in msgspec.to_builtins(self.recipe).items() if name not in FREE_IN_A_RESUME
         }
-        store = Store(Path(self.recipe.checkpoint), _identity(options, job, state.model))
+        identity = _identity(options, job, state.model) if job.processes.is_main else {}
+        store = Store(Path(self.recipe.checkpoint), identity)
         if self.recipe.restart and job.processes.is_main:
             store.remove()
         return store

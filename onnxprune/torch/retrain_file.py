@@ -75,6 +75,7 @@ def retrain_file(options: RetrainOptions, watch: Watch) -> RetrainReport:
     """
     written = {"--output": options.output, "--json": options.json}
     read = {"MODEL": options.model, "--masks": options.masks, "--teacher": options.teacher, "--data": options.data}
+    read |= {"--validation-data": options.validation_data}
     check_names(written, read, overwrite=options.overwrite)
     try:
         report = _run(options, watch)

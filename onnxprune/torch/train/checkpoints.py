@@ -18,6 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from onnxprune_passes.errors import DataError, SelectionError
+from torch import Tensor
+
+from onnxprune.torch.assign import STATISTIC
+from onnxprune.torch.escape import name_from_key
+from onnxprune.torch.module import OnnxModule
 
 FILE = "checkpoint.pt"
 _FORMAT = 1
@@ -113,6 +118,12 @@ class Store:
 
 def _first_line(error: Exception) -> str:
     return f"{error}".partition("\n")[0] or type(error).__name__
+
+
+def moving(module: OnnxModule) -> dict[str, Tensor]:
+    """Registered name → what a training may change: trained tensors and statistics, not what is frozen."""
+    names = {name_from_key(row.key) for row in module.rows if row.trained or row.kind == STATISTIC}
+    return {name: one for name, one in module.state_dict().items() if name in names}
 
 
 def rng_states() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from onnxprune_passes.masks import Masks
 from torch import Tensor, nn
 
 from onnxprune.torch.escape import name_from_key
+from onnxprune.torch.train.checkpoints import moving
 from onnxprune.torch.write import unwrapped
 
 
@@ -84,8 +85,8 @@ class Ema:
         self._zero_pruned()
 
     def _values(self) -> dict[str, Tensor]:
-        """Parameters and statistics by registered name, outside of autograd."""
-        return {name: value for name, value in self._module.state_dict().items() if value.is_floating_point()}
+        """Trained parameters and statistics by registered name, outside of autograd; what is frozen has no average."""
+        return {name: value for name, value in moving(self._module).items() if value.is_floating_point()}
 
     def _zero_pruned(self) -> None:
         for name, pruned in self._masks.items():

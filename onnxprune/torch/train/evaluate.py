@@ -29,6 +29,7 @@ class Measured:
 def measure(job: Job) -> Measured | None:
     """Loss and metric over the validation samples, the module in eval mode; None where there are none.
 
+    In full precision, as the file will run, whatever the steps are computed in.
     Each process runs its share of every batch; the main one measures, and all are told.
     """
     if job.validation is None:
@@ -67,8 +68,7 @@ def _batch(job: Job, rows: Rows, metric: Metric | None) -> float:
         if not wanted:
             continue
         feeds, truth = tensors_of(job.validation.samples, piece, job.device)
-        with job.amp.autocast():
-            found = job.module(*inputs_of(job.module, feeds))
+        found = job.module(*inputs_of(job.module, feeds))
         teacher = None if job.teacher is None else job.teacher(feeds)
         truth, teacher = (None if one is None else _first(one, wanted, len(piece)) for one in (truth, teacher))
         total += float(job.loss(_first(found[0], wanted, len(piece)), truth, teacher)) * wanted

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onnxprune.torch.train import batch_norm, local, regularise
 from onnxprune.torch.train.batches import Rows, epoch_order, inputs_of, runs_of, share_of, tensors_of
-from onnxprune.torch.train.checkpoints import Store, rng_states, set_rng_states
+from onnxprune.torch.train.checkpoints import Store, moving, rng_states, set_rng_states
 from onnxprune.torch.train.evaluate import measure
 from onnxprune.torch.train.parts import Job
 from onnxprune.train_report import Epoch, Stopped
@@ -227,7 +227,7 @@ class Trainer:
         if best is None or self._is_better(record, best):
             standing.best = record.epoch
             if self._job.recipe.keep != "last":
-                values = self._job.module.state_dict()
+                values = moving(self._job.module)
                 standing.values = {name: one.detach().cpu().clone() for name, one in values.items()}
 
     def _is_better(self, record: Epoch, best: Epoch) -> bool:
@@ -244,7 +244,7 @@ class Trainer:
         """Leave the chosen values in the module."""
         job, standing = self._job, self._standing
         if standing.values is not None:
-            job.module.load_state_dict(standing.values)
+            job.module.load_state_dict(standing.values, strict=False)
         elif job.ema is not None:
             job.ema.copy_to_module()
             self._recalibrate()
@@ -293,7 +293,7 @@ class Trainer:
             self._store.write(
                 {
                     "processes": processes,
-                    "module": job.module.state_dict(),
+                    "module": moving(job.module),
                     "optimizer": job.optimizer.state_dict(),
                     "amp": job.amp.state_dict(),
                     "ema": None if job.ema is None else job.ema.state_dict(),
@@ -309,7 +309,7 @@ class Trainer:
         content = job.processes.from_main(read)
         if content is None:
             return
-        job.module.load_state_dict(content["module"])
+        job.module.load_state_dict(content["module"], strict=False)
         job.optimizer.load_state_dict(content["optimizer"])
         job.amp.load_state_dict(content["amp"])
         if job.ema is not None:

@@ -192,26 +192,6 @@ def test_errors_are_one_line(file: Path, digits_file: Path, args: tuple[str, ...
     assert not file.with_name("net.retrained.onnx").exists()
 
 
-def test_a_folder_of_pictures_and_its_options(small: Model, tmp_path: Path) -> None:
-    image = pytest.importorskip("PIL.Image")
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    for index in range(120):
-        folder = tmp_path / "photos" / str(digits.target[index])
-        folder.mkdir(parents=True, exist_ok=True)
-        image.fromarray((digits.images[index] * 15).astype(np.uint8)).save(folder / f"{index}.png")
-    file = save(small, tmp_path / "net.onnx")
-    found = []
-    for extra in ((), ("--data-option", "mean=0.3"), ("--validation-data", tmp_path / "photos")):
-        result = retrain(file, "--data", tmp_path / "photos", *FAST, *extra, "--json", tmp_path / "report.json")
-        assert result.exit_code == 0, result.stderr
-        report = msgspec.json.decode((tmp_path / "report.json").read_bytes())
-        assert len(report["training"]["epochs"]) == 3
-        found.append(file.with_name("net.retrained.onnx").read_bytes())
-    assert len(set(found)) == 3
-
-
 def test_a_function_may_give_what_to_measure_on(
     file: Path, digits_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,3 +180,15 @@ def test_one_every_so_many_steps(
     written.clear()
     Retrain(recipe(tmp_path / "c", epochs=1, checkpoint_seconds=1e-9), digits).run(pruned)
     assert written == [0, 1, 2, 3, 4, 5, 6, 6]
+
+
+def test_what_is_frozen_is_in_no_checkpoint(pruned: State, digits: Samples, tmp_path: Path) -> None:
+    options = {"freeze": ("fc1.*",), "ema": 0.5, "keep": "best"}
+    stopped(pruned, digits, tmp_path / "c", 8, **options)
+    content = torch.load(tmp_path / "c" / FILE, weights_only=True)
+    for held in (content["module"], content["ema"], content["standing"]["values"]):
+        assert set(held) == {f"t:{key}" for key in ("conv%2Eweight", "conv%2Ebias", "fc2%2Eweight", "fc2%2Ebias")} | {
+            f"t:{key}" for key in ("scale", "shift", "mean", "var")
+        }
+    whole = Retrain(recipe(None, **options), digits).run(pruned)
+    assert bits(Retrain(recipe(tmp_path / "c", **options), digits).run(pruned)) == bits(whole)

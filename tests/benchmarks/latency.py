@@ -1,13 +1,15 @@
 """Time of one run in onnxruntime on a CPU: the original, the pruned file, and Torch-Pruning's at equal MACs.
 
-    python tests/benchmarks/latency.py [--peers PYTHON] [--pairs 60] [--threads 1,2] [--nets LeNet-5] [--markdown FILE]
+    python tests/benchmarks/latency.py [--peers PYTHON] [--pairs 60] [--threads 1,2] [--nets LeNet-5]
+        [--scopes global,layer] [--round-to 8] [--markdown FILE]
 
-Pruned is what `onnxprune M --channels 0.5 --encode dense` makes: channels ranked over all layers, rounded to 8. PYTHON
-is an interpreter that has torch-pruning: its pruning ratio is adjusted until the MACs of its file agree with ours,
-rounded to 8 too (peers.py). The files take turns in one process, each first in turn, in sessions that are made anew in
-four rounds; denormals are flushed, threads of the waiting sessions rest, and a sample lasts at least 1 ms (fast models
-run several times). Quotients are medians over the turns with a 95 % bootstrap interval: "faster" means that the whole
-interval lies below 1.
+Pruned is what `onnxprune M --channels 0.5 --encode dense` makes: channels ranked over all layers (global, its default)
+or the same share of each (layer, as Torch-Pruning has it by default), rounded to 8. PYTHON is an interpreter that has
+torch-pruning: its pruning ratio is adjusted until the MACs of its file agree with ours, rounded alike (peers.py); "not
+equal" marks a network of so few channels that no ratio comes within 2 %. The files take turns in one process, each
+first in turn, in sessions that are made anew in four rounds; denormals are flushed, threads of the waiting sessions
+rest, and a sample lasts at least 1 ms (fast models run several times). Quotients are medians over the turns with a 95 %
+bootstrap interval: "faster" means that the whole interval lies below 1.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,7 @@ class Files:
     """One network: original, pruned, and the peer's file, or why there is none."""
 
     name: str
+    scope: str
     original: Path
     pruned: Path
     peer: Path | str
@@ -57,27 +61,28 @@ def macs(path: Path) -> int:
     return found
 
 
-def files(name: str, folder: Path, python: str | None) -> Files:
+def files(name: str, scope: str, folder: Path, options: argparse.Namespace) -> Files:
     """Make the files of one network."""
-    original, pruned, peer = (folder / f"{name}.{what}.onnx" for what in ("original", "pruned", "peer"))
+    original, pruned, peer = (folder / f"{name}.{scope}.{what}.onnx" for what in ("original", "pruned", "peer"))
+    rounding = ["--round-to", options.round_to]
     if name in TRAINED:
         original = TRAINED[name]
     else:
         export(TIMED[name].built(), TIMED[name].shape, original)
     command = [sys.executable, "-m", "onnxprune", str(original), "-o", str(pruned), "--channels", "0.5"]
-    subprocess.run([*command, "--encode", "dense", "--quiet"], check=True)
-    if not python:
-        return Files(name, original, pruned, "not run")
-    command = [python, str(HERE / "peers.py"), "torch-pruning", name, str(peer), "--macs", str(macs(pruned))]
-    done = subprocess.run([*command, "--round-to", "8"], capture_output=True, text=True, check=False)
-    return Files(name, original, pruned, peer if done.returncode == 0 else done.stderr.strip().splitlines()[-1])
+    subprocess.run([*command, "--scope", scope, *rounding, "--encode", "dense", "--quiet"], check=True)
+    if not options.peers:
+        return Files(name, scope, original, pruned, "not run")
+    command = [options.peers, str(HERE / "peers.py"), "torch-pruning", name, str(peer), "--macs", str(macs(pruned))]
+    done = subprocess.run([*command, *rounding], capture_output=True, text=True, check=False)
+    return Files(name, scope, original, pruned, peer if done.returncode == 0 else done.stderr.strip().splitlines()[-1])
 
 
 def row(found: Files, threads: int, times: Floats) -> str:
     """A line of the table from the seconds of each file [turns, files]."""
     pruned = quotient(times[:, 1], times[:, 0])
     spent = [macs(path) for path in found.paths]
-    cells = [found.name, str(threads), f"{spent[0] / 1e6:.2f} → {spent[1] / 1e6:.2f}"]
+    cells = [found.name, found.scope, str(threads), f"{spent[0] / 1e6:.2f} → {spent[1] / 1e6:.2f}"]
     cells += [" → ".join(f"{one * 1e3:.3f}" for one in np.median(times[:, :2], axis=0)), str(pruned), pruned.verdict]
     if len(spent) == 3:
         beside, apart = quotient(times[:, 1], times[:, 2]), spent[2] / spent[1] - 1
@@ -91,13 +96,22 @@ def row(found: Files, threads: int, times: Floats) -> str:
 def head() -> list[str]:
     """What stands before the rows."""
     packages = " ".join(f"{name} {metadata.version(name)}" for name in ("onnxruntime", "torch", "numpy", "onnxprune"))
-    columns = ["net", "threads", "MACs, millions", "ms", "pruned / original", "", "Torch-Pruning's MACs beside ours"]
+    columns = [
+        "net",
+        "scope",
+        "threads",
+        "MACs, millions",
+        "ms",
+        "pruned / original",
+        "",
+        "Torch-Pruning's MACs beside ours",
+    ]
     columns += ["its ms", "ours / its", "", "turns"]
     return [
         f"{date.today()}, {machine()}, Python {platform.python_version()}, {packages}.",
         "",
         f"| {' | '.join(columns)} |",
-        "|---|--:|--:|--:|--:|---|--:|--:|--:|---|--:|",
+        "|---|---|--:|--:|--:|--:|---|--:|--:|--:|---|--:|",
     ]
 
 
@@ -107,12 +121,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=60, help="turns of each file, at least")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--nets", default=",".join(TIMED), help="some of the networks, by name")
+    parser.add_argument("--scopes", default="global,layer")
+    parser.add_argument("--round-to", default="8")
     parser.add_argument("--peers", help="an interpreter that has torch-pruning")
     parser.add_argument("--markdown", type=Path, help="write the table here too")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for found in [files(name, Path(folder), options.peers) for name in options.nets.split(",")]:
+        pairs = product(options.nets.split(","), options.scopes.split(","))
+        for found in [files(name, scope, Path(folder), options) for name, scope in pairs]:
             for threads in map(int, options.threads.split(",")):
                 rows.append(row(found, threads, models_in_turn(found.paths, threads, options.pairs)))
                 print(rows[-1], file=sys.stderr, flush=True)

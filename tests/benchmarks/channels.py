@@ -110,6 +110,12 @@ def _op(reason: str) -> str:
     return f"{blocked[1]}{where}" if blocked else "fixed transform" if "fixed transform" in reason else "other"
 
 
+def in_a_cell(text: str) -> str:
+    """What a run said went wrong, on one line and without warnings."""
+    lines = [line for line in text.splitlines() if line.startswith("error:")] or text.splitlines()
+    return " ".join(lines).replace("|", "/")
+
+
 def simplified(model: Path, folder: Path, *arguments: str) -> str:
     """Share of the numbers that onnxsim removes from the model with its channels zeroed."""
     if util.find_spec("onnxsim") is None:
@@ -142,7 +148,7 @@ def row(model: Path, folder: Path, *arguments: str) -> Row:
         f"{total:,}",
         share(stay, total),
         said,
-        "ok" if verified else f"exit {code}: {error}",
+        "ok" if verified else f"exit {code}: {in_a_cell(error)}",
     ]
     return Row(f"| {' | '.join(cells)} |", bool(removed and removed > 0), verified, same)
 

@@ -6,9 +6,10 @@
 Pruned is what `onnxprune M --channels 0.5 --encode dense` makes: channels ranked over all layers (global, its default)
 or the same share of each (layer, as Torch-Pruning has it by default), rounded to 8. PYTHON is an interpreter that has
 torch-pruning: its pruning ratio is adjusted until the MACs of its file agree with ours, rounded alike (peers.py); "not
-equal" marks a network of so few channels that no ratio comes within 2 %. The files take turns in one process, each
-first in turn, in sessions that are made anew in four rounds; denormals are flushed, threads of the waiting sessions
-rest, and a sample lasts at least 1 ms (fast models run several times). Quotients are medians over the turns with a 95 %
+equal" marks a network of so few channels that no ratio comes within 2 %. Two files at a time take turns in one
+process, each first in turn, so that each runs as often behind itself as behind the other (behind a larger model caches
+are cold), in sessions that are made anew in four rounds; denormals are flushed, threads of the waiting sessions rest,
+and a sample lasts at least 1 ms (fast models run several times). Quotients are medians over the turns with a 95 %
 bootstrap interval: "faster" means that the whole interval lies below 1.
 """
 
@@ -78,16 +79,16 @@ def files(name: str, scope: str, folder: Path, options: argparse.Namespace) -> F
     return Files(name, scope, original, pruned, peer if done.returncode == 0 else done.stderr.strip().splitlines()[-1])
 
 
-def row(found: Files, threads: int, times: Floats) -> str:
-    """A line of the table from the seconds of each file [turns, files]."""
+def row(found: Files, threads: int, times: Floats, beside: Floats | None) -> str:
+    """A line of the table from seconds [turns, 2]: of original and pruned, and of pruned and the peer's."""
     pruned = quotient(times[:, 1], times[:, 0])
     spent = [macs(path) for path in found.paths]
     cells = [found.name, found.scope, str(threads), f"{spent[0] / 1e6:.2f} → {spent[1] / 1e6:.2f}"]
     cells += [" → ".join(f"{one * 1e3:.3f}" for one in np.median(times[:, :2], axis=0)), str(pruned), pruned.verdict]
-    if len(spent) == 3:
-        beside, apart = quotient(times[:, 1], times[:, 2]), spent[2] / spent[1] - 1
+    if beside is not None:
+        against, apart = quotient(beside[:, 0], beside[:, 1]), spent[2] / spent[1] - 1
         fair = "" if abs(apart) <= CLOSE else " (not equal)"
-        cells += [f"{apart:+.1%}{fair}", f"{np.median(times[:, 2]) * 1e3:.3f}", str(beside), beside.verdict]
+        cells += [f"{apart:+.1%}{fair}", f"{np.median(beside[:, 1]) * 1e3:.3f}", str(against), against.verdict]
     else:
         cells += [str(found.peer), "-", "-", "-"]
     return f"| {' | '.join(cells)} | {times.shape[0]} |"
@@ -131,7 +132,11 @@ def main() -> None:
         pairs = product(options.nets.split(","), options.scopes.split(","))
         for found in [files(name, scope, Path(folder), options) for name, scope in pairs]:
             for threads in map(int, options.threads.split(",")):
-                rows.append(row(found, threads, models_in_turn(found.paths, threads, options.pairs)))
+                two = models_in_turn([found.original, found.pruned], threads, options.pairs)
+                peer = None
+                if isinstance(found.peer, Path):
+                    peer = models_in_turn([found.pruned, found.peer], threads, options.pairs)
+                rows.append(row(found, threads, two, peer))
                 print(rows[-1], file=sys.stderr, flush=True)
     text = "\n".join([*head(), *rows]) + "\n"
     print(text)

@@ -62,6 +62,9 @@ def test_each_is_first_in_turn_and_a_sample_lasts() -> None:
 def test_a_line_of_the_table() -> None:
     times = models_in_turn([LENET, LENET], 1, 2)
     assert times.shape == (4, 2)
-    line = row(Files("LeNet-5", "layer", LENET, LENET, "not run"), 1, np.tile([2e-3, 1e-3], (30, 1)))
+    line = row(Files("LeNet-5", "layer", LENET, LENET, "not run"), 1, np.tile([2e-3, 1e-3], (30, 1)), None)
     assert "| LeNet-5 | layer | 1 | 2.29 → 2.29 |" in line
     assert "| 2.000 → 1.000 | 0.500 (0.500 to 0.500) | faster | not run | - | - | - | 30 |" in line
+    both = Files("LeNet-5", "layer", LENET, LENET, LENET)
+    line = row(both, 1, np.tile([2e-3, 1e-3], (30, 1)), np.tile([1e-3, 2e-3], (30, 1)))
+    assert "| +0.0% | 2.000 | 0.500 (0.500 to 0.500) | faster | 30 |" in line

@@ -82,7 +82,12 @@ def session_run(path: Path, threads: int) -> Callable[[], object]:
 def models_in_turn(paths: Sequence[Path], threads: int, count: int) -> Floats:
     """Seconds of each model [at least count, models]; sessions are made anew ROUNDS times, since memory matters."""
     each = -(-count // ROUNDS)
-    return np.concatenate([in_turn([session_run(path, threads) for path in paths], each) for _ in range(ROUNDS)])
+    found = []
+    for turn in range(ROUNDS):
+        order = sorted(range(len(paths)), key=lambda index: (index + turn) % len(paths))  # each is made first in turn
+        made = {index: session_run(paths[index], threads) for index in order}
+        found.append(in_turn([made[index] for index in range(len(paths))], each))
+    return np.concatenate(found)
 
 
 def machine() -> str:

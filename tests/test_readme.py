@@ -58,4 +58,4 @@ def test_the_python_block_makes_a_smaller_file(folder: Path, capsys: pytest.Capt
 def test_the_first_two_shell_blocks_are_the_two_commands() -> None:
     install, test = (block.strip() for block in blocks("sh"))
     assert install.endswith("onnxprune models/lenet_300_100.onnx --sparsity 0.9")
-    assert re.fullmatch(r"python3 -m venv .*pytest", test)
+    assert re.fullmatch(r"python3 -m venv .*pytest -n 2", test)

@@ -38,7 +38,7 @@ ROUNDINGS = (1, 4, 8, 16)
 
 MODES = ("sparsity", "quality", "threshold", "nm")
 _OF_SPARSITY = ("scope", "score")
-_SHARED = ("data", "seed")
+_SHARED = ("data", "data-option", "seed")
 """Options that the training of a run shares with the rest of it."""
 _OF_CHANNELS = (
     "round-to",
@@ -324,7 +324,7 @@ def retraining(options: PruneOptions) -> dict[str, Any]:
         final = getattr(options, options.mode)
         for value in (0.5 if final is None else final, *(split_layer(entry).value for entry in options.layer)):
             targets_from(value, rounds, options.rounds_schedule or "constant", unit=options.mode)
-    training = options.training or TrainRecipe(data=options.data, seed=options.seed)
+    training = options.training or TrainRecipe(data=options.data, data_option=options.data_option, seed=options.seed)
     if training.loss == "distill" and training.teacher is None:
         training = msgspec.structs.replace(training, teacher=options.model)
     check_recipe(training)

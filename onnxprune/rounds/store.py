@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from onnxprune_passes.storage import load, save
 
 from ..serialize import write_json
 from .records import Measure, Round
+
+_OWN = re.compile(r"rounds\.json|\d{2,}\.(onnx|masks\.npz|checkpoint|[0-9a-f]{8}\.data)")
+"""Names of files and folders in a folder of rounds."""
 
 
 class _Noted(msgspec.Struct, frozen=True):
@@ -94,9 +98,16 @@ class RoundStore:
 
     @staticmethod
     def forget(folder: Path) -> None:
-        """Delete a folder of rounds; one that holds none is left alone."""
-        if (folder / "rounds.json").exists() or not any(folder.glob("[!0-9]*")):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Delete what a `RoundStore` wrote to a folder, and the folder when nothing else is in it."""
+        if not folder.is_dir():
+            return
+        for path in folder.iterdir():
+            if _OWN.fullmatch(path.name) and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif _OWN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
     def _model(self, number: int) -> Path:
         return self.folder / f"{number:02}.onnx"

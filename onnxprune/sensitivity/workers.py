@@ -43,7 +43,7 @@ class Worker:
         try:
             metric = self._evaluate(save(pruned.model, path))
         finally:
-            for left in self._folder.glob(f"{path.name}*"):
+            for left in self._folder.glob(f"{path.stem}.*"):
                 left.unlink()
         return Point(wanted=density, density=pruned.density, metric=metric, quality=pruned.quality)
 

@@ -19,6 +19,8 @@ from onnxprune_passes.selection import matches
 from onnxprune_passes.weights import find_weights
 
 from onnxprune.rounds.records import Measure
+from onnxprune.runtime import input_specs
+from onnxprune.samples import read_measured, read_pair
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.train import setup
 from onnxprune.torch.train.checkpoints import Store, digest
@@ -130,6 +132,19 @@ class Retrain:
             return Retrained(state, job.module, training)
         after = replace(state, model=model).noted(Change(self.name, summary(training, job)))
         return Retrained(after, job.module, training)
+
+
+def samples_for(recipe: TrainRecipe, model: str) -> tuple[Samples, Samples | None]:
+    """What the recipe trains the file `model` on, and what it measures on where that is other data.
+
+    Raises:
+        DataError, ModelError: the data cannot be read or does not fit; the model cannot be read.
+    """
+    specs = input_specs(model)
+    samples, held = read_pair(recipe.data, specs, recipe.data_option)
+    if recipe.validation_data is not None:
+        return samples, read_measured(recipe.validation_data, specs, recipe.data_option)
+    return samples, held if recipe.validation > 0 else None
 
 
 def held_masks(state: State, recipe: TrainRecipe) -> Masks:

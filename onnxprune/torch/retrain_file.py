@@ -23,12 +23,10 @@ from onnxprune.feeds import Feeds
 from onnxprune.files import check_names, file_of
 from onnxprune.products import masked_state
 from onnxprune.report import Left, Note, tools
-from onnxprune.runtime import input_specs
-from onnxprune.samples import read_measured, read_pair
 from onnxprune.serialize import write_json
 from onnxprune.steps import Steps
 from onnxprune.torch.check import node_problems, precision_of, run_module, with_outputs
-from onnxprune.torch.retrain import Retrain, Retrained
+from onnxprune.torch.retrain import Retrain, Retrained, samples_for
 from onnxprune.torch.train.checkpoints import Store
 from onnxprune.torch.train.distributed import is_main_process
 from onnxprune.torch.write import write_back
@@ -95,7 +93,7 @@ def _run(options: RetrainOptions, watch: Watch) -> RetrainReport:
         stored = load(options.model)
         original = densify(stored)
         state = masked_state(original, options.masks)
-        training, validation = _samples(options)
+        training, validation = samples_for(options, options.model)
     checkpoint = options.checkpoint or f"{options.output}.checkpoint"
     recipe = msgspec.structs.replace(options.recipe, checkpoint=checkpoint)
     with steps.step("train"):
@@ -117,15 +115,6 @@ def _run(options: RetrainOptions, watch: Watch) -> RetrainReport:
 
 
 _UNCHECKED = "the output was not compared with torch: --no-check"
-
-
-def _samples(options: RetrainOptions) -> tuple[Samples, Samples | None]:
-    """What to train on, and what to measure on where that is other data."""
-    specs = input_specs(options.model)
-    samples, held = read_pair(options.data, specs, options.data_option)
-    if options.validation_data is not None:
-        return samples, read_measured(options.validation_data, specs, options.data_option)
-    return samples, held if options.validation > 0 else None
 
 
 @contextmanager

@@ -11,10 +11,8 @@ from onnxprune_passes.pipeline import State
 from onnxprune.recipe import PruneOptions
 from onnxprune.rounds import Rounds, RoundStore, Trained, Trainer, prune_in_rounds
 from onnxprune.rounds.plan import targets_of
-from onnxprune.runtime import input_specs
-from onnxprune.samples import read_samples
 from onnxprune.sensitivity.journal import fingerprint
-from onnxprune.torch.retrain import Retrain
+from onnxprune.torch.retrain import Retrain, samples_for
 from onnxprune.train_recipe import FREE_IN_A_RESUME, TrainRecipe
 from onnxprune.train_report import Watch
 
@@ -56,9 +54,7 @@ class RoundsPrune:
             RoundStore.forget(Path(f"{self.options.output}.rounds"))
 
     def _trainer(self, recipe: TrainRecipe, store: RoundStore) -> Trainer:
-        specs = input_specs(self.options.model)
-        training = read_samples(recipe.data, specs)
-        validation = None if recipe.validation_data is None else read_samples(recipe.validation_data, specs)
+        training, validation = samples_for(recipe, self.options.model)
 
         def of_round(number: int) -> Retrain:
             own = msgspec.structs.replace(recipe, checkpoint=str(store.checkpoint(number)), restart=False)

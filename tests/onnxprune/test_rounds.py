@@ -26,6 +26,7 @@ from onnxprune.rounds import (
     targets_from,
 )
 from onnxprune.rounds.plan import targets_of
+from onnxprune.train_recipe import TrainRecipe
 
 
 def test_constant_rounds_keep_the_same_share_each() -> None:
@@ -184,9 +185,9 @@ def test_rounds_of_something_else_are_refused(state: State, store: Callable[[], 
 def test_only_a_folder_of_rounds_is_forgotten(tmp_path: Path, state: State, store: Callable[[], RoundStore]) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "thesis.txt").write_text("words")
+    (mine / "2026 thesis.txt").write_text("words")
     RoundStore.forget(mine)
-    assert (mine / "thesis.txt").exists()
+    assert (mine / "2026 thesis.txt").exists()
     prune_in_rounds(state, targets(0.5), FakeTraining({1: 0.9}).trainer, store())
     RoundStore.forget(tmp_path / "rounds")
     assert not (tmp_path / "rounds").exists()
@@ -208,8 +209,12 @@ def test_layers_of_their_own_rise_with_the_rounds() -> None:
 
 
 def test_the_training_gets_the_data_and_the_seed_of_the_run() -> None:
-    options = given(seed=5, training={"epochs": 3})
+    options = given(**{"seed": 5, "data-option": ["mean=0.5"], "training": {"epochs": 3}})
     assert options.training is not None
+    assert options.training.data_option == ("mean=0.5",)
+    assert resolved(PruneOptions(model="m", data="d", data_option=("mean=1",), retrain=True)).training == TrainRecipe(
+        data="d", data_option=("mean=1",)
+    )
     assert (options.training.data, options.training.seed, options.training.epochs) == ("d.npz", 5, 3)
     assert (options.rounds, options.rounds_schedule, options.sparsity) == (1, "constant", 0.5)
 

@@ -12,14 +12,16 @@ from click.testing import CliRunner, Result
 from onnxprune_passes.errors import DataError, SelectionError
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.pipeline import State
-from onnxprune_passes.storage import load
+from onnxprune_passes.storage import load, save
 from onnxprune_passes.thresholds import Quality
 
 from onnxprune.cli.main import cli
 from onnxprune.sensitivity import Point, Sensitivity, SensitivityOptions, measure_sensitivity
 from onnxprune.sensitivity import run as run_module
+from onnxprune.sensitivity.evaluate import Task
 from onnxprune.sensitivity.suggest import suggest
-from onnxprune.sensitivity.workers import Setup, measured
+from onnxprune.sensitivity.units import find_units
+from onnxprune.sensitivity.workers import Setup, Worker, measured
 
 Array = npt.NDArray[Any]
 
@@ -181,6 +183,17 @@ def test_a_model_with_a_fixed_batch_is_given_whole_batches(net: Path, data: Path
         value.type.tensor_type.shape.dim[0].dim_value = 3
     onnx.save(model, net)
     assert _measured(net, data, densities=(1.0,)).samples == 198
+
+
+def test_a_point_of_a_model_with_external_data_leaves_no_file(net: Path, data: Path, tmp_path: Path) -> None:
+    external = tmp_path / "external.onnx"
+    save(load(net), external, external=True)
+    folder = tmp_path / "points"
+    folder.mkdir()
+    worker = Worker(Setup(external, Task(str(data), (), "accuracy", None, None, 64), folder))
+    unit = find_units(load(external))[0]
+    assert worker(unit, 0.5).density == 0.5
+    assert list(folder.iterdir()) == []
 
 
 def test_groups_are_measured_by_channels(net: Path, data: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from onnxprune_passes.encode import densify
+from onnxprune_passes.errors import DataError
 from onnxprune_passes.storage import load
 
 from onnxprune.cli import interrupt
@@ -81,6 +82,19 @@ def test_options_of_the_training_are_read(net: Path, data: Path) -> None:
     assert report.recipe.training.optimizer == "adamw"
     assert report.rounds is not None
     assert report.rounds.rounds[0].epochs == 3
+
+
+def test_options_of_the_data_reach_the_training(net: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def spy(spec: str, _specs: Any, options: Any) -> Any:
+        asked.append((spec, options))
+        raise DataError("read enough")
+
+    monkeypatch.setattr("onnxprune.torch.retrain.read_pair", spy)
+    result = run(net, *FAST, "--data", data, "--data-option", "mean=0.5")
+    assert "read enough" in result.stderr
+    assert asked == [(str(data), ("mean=0.5",))]
 
 
 def test_a_drop_that_no_round_keeps_exits_1_with_the_table(net: Path, data: Path) -> None:

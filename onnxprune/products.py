@@ -22,6 +22,8 @@ from onnxprune_passes.weights import find_weights
 from .recalibration import Recalibrate, inputs_to_recalibrate
 from .recipe import PruneOptions, rounding_of, split_layer
 from .remaining import over_what_remains
+from .report import SharedValues
+from .shared_values import Wanted, share_values
 from .steps import Steps
 from .verification import Source
 
@@ -38,6 +40,7 @@ class Products:
         shrunk: after the removal of dead neurons and of what else is not needed; the same State when not asked for.
         rounded: after weights took the values asked for; the same State when they were left as they are.
         encoded: how the rounded model is stored.
+        shared_values: what was measured to choose values; None where nothing was.
     """
 
     original: Model
@@ -47,6 +50,7 @@ class Products:
     shrunk: State
     rounded: State
     encoded: EncodedModel
+    shared_values: SharedValues | None = None
 
 
 _NOTHING = {
@@ -71,7 +75,7 @@ def shrink_passes(options: PruneOptions) -> tuple[Pass, ...]:
 
 
 _SHARED_ERROR = 0.05
-"""What `shared:auto` allows: root mean square error of a weight's kept entries, as a share of theirs."""
+"""What `shared:auto` allows without data: root mean square error of a weight's kept entries, as a share of theirs."""
 
 
 def value_passes(options: PruneOptions) -> tuple[Pass, ...]:
@@ -107,13 +111,32 @@ def make(options: PruneOptions, steps: Steps, prune: Callable[[State], State] | 
     if options.shrink:
         with steps.step("shrink"):
             shrunk = _after(shrink_passes(options), folded)
-    rounded = shrunk
-    if options.values != "f32":
+    rounded, measured = shrunk, None
+    if options.values == "shared:auto" and options.data is not None:
+        rounded, measured = share_values(shrunk, _wanted(options), steps)
+    elif options.values != "f32":
         with steps.step("round"):
             rounded = _after(value_passes(options), shrunk)
     with steps.step("encode"):
         encoded = encode_model(rounded.model, options.encode, keep_inputs=options.keep_inputs, inline=options.inline)
-    return Products(original, original is not stored, pruned, folded, shrunk, rounded, encoded)
+    return Products(original, original is not stored, pruned, folded, shrunk, rounded, encoded, measured)
+
+
+def _wanted(options: PruneOptions) -> Wanted:
+    """What `--values shared:auto` is to search within; of a training's two data, the one that it was measured on."""
+    training = options.training
+    held_out = None if training is None else training.validation_data
+    return Wanted(
+        model=options.model,
+        source=Source(held_out or options.data, options.data_option),
+        metric=None if training is None else training.metric,
+        max_drop=options.values_max_drop,
+        max_error=options.values_max_error,
+        encoding=options.encode,
+        keep_inputs=options.keep_inputs,
+        inline=options.inline,
+        folder=Path(str(options.output)).parent,
+    )
 
 
 def _recalibrated(pruned: State, options: PruneOptions, steps: Steps) -> State:

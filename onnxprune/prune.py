@@ -90,6 +90,7 @@ def _run(options: PruneOptions, steps: Steps, watch: Watch) -> Report:
         report = msgspec.structs.replace(
             _report(options, products, staged, checked, steps),
             rounding=rounding,
+            shared_values=products.shared_values,
             rounds=None if in_rounds is None else in_rounds.rounds,
         )
         if report.status == "done":

@@ -27,7 +27,7 @@ from .train_recipe import TrainRecipe, check_recipe
 
 Scope = Literal["global", "layer"]
 Score = Literal["lamp", "magnitude"]
-VALUES = r"^(f32|f16|bf16|shared(:([2-8]|auto))?)$"
+VALUES = r"^(f32|f16|bf16|shared(:([1-8]|auto))?)$"
 """What `values` may be."""
 Scheme = Literal["auto", "dense", "coo", "gaps", "bitmask"]
 RoundTo = Literal[1, 4, 8, 16, "auto"]
@@ -85,7 +85,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         shrink: remove dead neurons, and nodes and tensors that are not needed; without it shapes and nodes stay.
         values: what values the weights take before they are stored: "f32" (as they are), "f16" or "bf16" (rounded),
             "shared:BITS" (one of 2^BITS - 1 values for each weight, 4 bits when only "shared" is given) or
-            "shared:auto" (the fewest bits that are within 5 % of a weight).
+            "shared:auto": the fewest bits for each tensor, biases too, within a budget measured with `data`; without
+            `data`, the fewest that are within 5 % of a weight.
+        values_max_drop: with `values: shared:auto` and labels in `data`: the metric may be so much worse than without
+            shared values, in its own unit; 0.001 when neither this nor the next is given.
+        values_max_error: with `values: shared:auto` and `data`: outputs may move so far, root mean square of the
+            difference / root mean square of the output; 0.05 when there are no labels and nothing else is given.
         encode: how pruned tensors are stored.
         inline: decoders are written out as plain nodes, for tools that do not know functions.
         keep_inputs: initializers that are graph inputs stay so, hence dense.
@@ -131,6 +136,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fold: bool = False
     shrink: bool = True
     values: Annotated[str, msgspec.Meta(pattern=VALUES)] = "f32"
+    values_max_drop: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    values_max_error: Annotated[float, msgspec.Meta(ge=0)] | None = None
     encode: Scheme = "auto"
     inline: bool = False
     keep_inputs: bool = False
@@ -218,6 +225,7 @@ def resolved(options: PruneOptions) -> PruneOptions:
     if options.data_option and options.data is None:
         raise SelectionError("--data-option has no meaning without --data: give that too, or leave it out")
     _check_channels(options)
+    _check_values(options)
     if options.fold and not options.shrink:
         raise SelectionError("--fold takes nodes away and --no-shrink keeps them all: give one of them")
     if options.recalibrate and options.data is None:
@@ -279,6 +287,20 @@ def _check_channels(options: PruneOptions) -> None:
                 raise SelectionError(
                     f"--{name} has no meaning with --channels alone: give --sparsity too, or {instead} for the channels"
                 )
+
+
+def _check_values(options: PruneOptions) -> None:
+    """Raise SelectionError for a budget that nothing is measured against."""
+    for name in ("values-max-drop", "values-max-error"):
+        value = getattr(options, name.replace("-", "_"))
+        if value is None:
+            continue
+        if options.values != "shared:auto":
+            raise SelectionError(f"--{name} belongs to --values shared:auto: give that too, or leave it out")
+        if options.data is None:
+            raise SelectionError(f"--{name} needs --data: what sharing does is measured on samples")
+        if not math.isfinite(value):
+            raise SelectionError(f"--{name} must be a finite number")
 
 
 def with_training(merged: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -216,6 +216,43 @@ class Rounding(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[RoundingCandidate, ...]
 
 
+class TensorValues(msgspec.Struct, frozen=True, kw_only=True):
+    """The values that one tensor took: `f32` as they were, `f16` rounded, `shared:BITS` shared."""
+
+    name: str
+    values: str
+
+
+class SharedValues(msgspec.Struct, frozen=True, kw_only=True):
+    """What `values: shared:auto` measured with data, in onnxruntime: the model with and without shared values.
+
+    Attributes:
+        data: what was run.
+        metric: its name; null without labels.
+        samples: labels that it was taken over.
+        samples_of_error: how many samples outputs were compared on.
+        max_drop: how much worse the metric was allowed to be, in its own unit.
+        max_error: how large `error` was allowed to be.
+        before, after: the metric of the model as pruned, and with shared values.
+        error: root mean square of the difference of an output / root mean square of the output, the largest of all
+            outputs; null when it is no number.
+        measurements: how many models were measured.
+        tensors: what each tensor took, the largest first.
+    """
+
+    data: str
+    metric: str | None
+    samples: int
+    samples_of_error: int
+    max_drop: float | None
+    max_error: float | None
+    before: float | None
+    after: float | None
+    error: float | None
+    measurements: int
+    tensors: tuple[TensorValues, ...]
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a run of the main job did.
 
@@ -231,6 +268,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         totals: sums.
         rounds: with `retrain`: every round of pruning and training; null without.
         rounding: what `round_to: auto` measured; null when it was not asked for.
+        shared_values: what `values: shared:auto` measured; null when it was not asked for, or there was no data.
         changes, skips: what the passes did and what they left alone.
         inputs_from: what the models were run on.
         comparisons, decoded: what was checked.
@@ -252,6 +290,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     totals: Totals | None = None
     rounds: Rounds | None = None
     rounding: Rounding | None = None
+    shared_values: SharedValues | None = None
     changes: tuple[Note, ...] = ()
     skips: tuple[Left, ...] = ()
     inputs_from: str | None = None

@@ -18,6 +18,7 @@ onnxprune model.onnx --sparsity 0.8 --layer 'fc1.*=0.95' --json report.json
 onnxprune model.onnx --channels 0.5 --round-to auto --data train.npz
 onnxprune model.onnx --channels 0.5 --channel-kind head --channel-floor 4 --channel-layer 'layers.0.*=0.25'
 onnxprune model.onnx --sparsity 0.95 --retrain --rounds 5 --epochs 3 --data train.npz --validation-data test.npz
+onnxprune model.onnx --sparsity 0.9 --values shared:auto --values-max-drop 0.002 --data test.npz
 onnxprune model.onnx --recipe recipe.yaml
 """
 
@@ -66,7 +67,20 @@ onnxprune model.onnx --recipe recipe.yaml
 @click.option(
     "--values",
     metavar="V",
-    help="Values of weights: f32 as they are; rounded to f16 or bf16; shared:BITS, a codebook each.  [default: f32]",
+    help="Values of weights: f32 as they are; rounded to f16 or bf16; shared:BITS, a codebook each; shared:auto, the "
+    "fewest bits each within a budget measured on --data.  [default: f32]",
+)
+@click.option(
+    "--values-max-drop",
+    type=float,
+    metavar="D",
+    help="With --values shared:auto and labels: let the metric be D worse, in its own unit.  [default: 0.001]",
+)
+@click.option(
+    "--values-max-error",
+    type=float,
+    metavar="E",
+    help="With --values shared:auto: let outputs move by E of their root mean square.  [default: 0.05 without labels]",
 )
 @click.option(
     "--encode",

@@ -57,7 +57,7 @@ class ShareValues:
     Weight sharing of Han, Mao, Dally 2016, section 3 (see `sharing`); code 0 is for zeros.
 
     Attributes:
-        bits: width of a code, 2 to 8.
+        bits: width of a code, 1 to 8.
         error: when given, each weight takes the fewest bits, up to `bits`, at which the root of the mean square error
             of its kept entries is at most this share of the root of their mean square.
 
@@ -70,8 +70,8 @@ class ShareValues:
     name: str = "share-values"
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= MAX_BITS:
-            raise PassError(f"share-values: found {self.bits} bits, expected 2 to {MAX_BITS}")
+        if not 1 <= self.bits <= MAX_BITS:
+            raise PassError(f"share-values: found {self.bits} bits, expected 1 to {MAX_BITS}")
         if self.error is not None and not 0 < self.error < 1:
             raise PassError(f"share-values: found an error of {self.error}, expected a share between 0 and 1")
 
@@ -87,7 +87,7 @@ class ShareValues:
         return _changed(state, self.name, few, f"shared among {2**self.bits - 1} values each, or fewer")
 
     def _shared(self, source: TensorSource) -> NDArray:
-        for bits in range(2 if self.error else self.bits, self.bits + 1):
+        for bits in range(1 if self.error else self.bits, self.bits + 1):
             found, _ = shared(source, codebook(source, 2**bits - 1))
             if self.error is None or bits == self.bits or _relative_error(source, found) <= self.error:
                 return found

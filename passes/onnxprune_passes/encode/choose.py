@@ -92,12 +92,12 @@ def choose(
     `weights`: name → counts (see `count`). A weight that no coding can store, or makes smaller, stays dense. `inline`:
     each weight has the nodes of its decoders to itself, and there are no functions.
     """
-    priced = tuple(_priced(name, counts, opset, codings, inline=inline) for name, counts in weights.items())
-    prices = _Prices(priced, codings, opset, inline=inline)
+    each_priced = tuple(priced(name, counts, opset, codings, inline=inline) for name, counts in weights.items())
+    prices = _Prices(each_priced, codings, opset, inline=inline)
     best = prices.best()
     choices = tuple(
         Choice(each.name, each.counts, coding, each.dense_nbytes, each.nbytes_by_coding, each.refused)
-        for each, coding in zip(priced, prices.assignment(best), strict=True)
+        for each, coding in zip(each_priced, prices.assignment(best), strict=True)
     )
     used = {scheme for choice in choices if choice.coding for scheme in choice.coding.schemes}
     schemes = tuple(scheme for scheme in prices.schemes if scheme in used)
@@ -119,7 +119,8 @@ def _written_out(coding: Coding, length: int, opset: int) -> int:
     return sum(inlined_nbytes(node, functions[node.op_type]) - protos.node_nbytes(node) for node in nodes)
 
 
-def _priced(name: str, counts: Counts, opset: int, codings: Sequence[Coding], *, inline: bool) -> Choice:
+def priced(name: str, counts: Counts, opset: int, codings: Sequence[Coding], *, inline: bool) -> Choice:
+    """What a weight costs in each coding; as a choice it stays dense."""
     support = {coding.name: coding.supports(counts, opset) for coding in codings}
     nbytes = {
         coding.name: stored_nbytes(coding, name, counts, opset, inline=inline)

@@ -51,15 +51,14 @@ class ModelPlan:
 
 def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool, inline: bool = False) -> ModelPlan:
     """The choice for every tensor of `model`, as if its opset were at least 11; see `encode_model`."""
-    counts, skips = _candidates(model, coo_wanted=encoding == "coo", keep_inputs=keep_inputs)
+    counts, skips = candidates(model, coo_wanted=encoding == "coo", keep_inputs=keep_inputs)
     chosen: dict[str, Chosen] = {}
     if encoding == "coo":
         for key, found in counts.items():
             if coo.nbytes(key, found) < protos.tensor_nbytes(key, found.shape, found.dtype):
                 chosen[key] = Chosen(found, None)
         return ModelPlan(chosen, tuple(skips))
-    codings = tuple(coding for coding in CODINGS if encoding == "auto" or coding.index.name.startswith(encoding))
-    for choice in choose(counts, max(model.opset, FIRST_OPSET), codings, inline=inline).choices:
+    for choice in choose(counts, max(model.opset, FIRST_OPSET), codings_for(encoding), inline=inline).choices:
         if choice.coding is not None:
             chosen[choice.name] = Chosen(choice.counts, choice.coding)
         elif not choice.nbytes_by_coding and choice.counts.kept < _WORTH_SAYING * choice.counts.size:
@@ -67,7 +66,12 @@ def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool, inline: boo
     return ModelPlan(chosen, tuple(skips))
 
 
-def _candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[dict[str, Counts], list[Skip]]:
+def codings_for(encoding: Encoding) -> tuple[Coding, ...]:
+    """The codings that `encoding` chooses among; none for `coo` and `dense`."""
+    return tuple(coding for coding in CODINGS if encoding == "auto" or coding.index.name.startswith(encoding))
+
+
+def candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[dict[str, Counts], list[Skip]]:
     """The counts of every tensor that may be encoded, and a Skip for every other one that is sparse.
 
     Tensors of 64 entries or fewer are left out: their parts would take more bytes. So are the parts of what is encoded

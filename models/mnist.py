@@ -8,6 +8,9 @@ The four files of the data set are read from the first of
 
     python models/mnist.py --data DIR --out mnist_test.npz [--split train|test] [--count N]
 
+Commands take the images without a file too: `--data models.mnist:training` (all 60,000), `--data models.mnist:split`
+(the first 50,000, measured on the other 10,000), `--data models.mnist:test`.
+
 File format: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", section
 "The IDX file format": two zero bytes, an element type (8 = uint8), the number of axes, one
 big-endian uint32 per axis, then the elements in row-major order.
@@ -19,6 +22,7 @@ import gzip
 import math
 import os
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -34,8 +38,10 @@ FILES: Final[dict[Split, tuple[str, str]]] = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
+HELD_OUT: Final = 10_000  # the last of the training images, which hyper-parameters are chosen on
 TRAIN_COUNT: Final = 60_000  # OpenML keeps both splits in one table, the training images first
 UINT8_TYPE: Final = 0x08
+INPUT: Final = "image"
 
 
 def read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
@@ -116,6 +122,42 @@ def find_folder(data: Path | None) -> Path | None:
 def unit_images(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The input of both reference networks: float32 [N, 1, 28, 28] in 0..1 (x / 255) from uint8 [N, 28, 28]."""
     return (images.astype(np.float32) / np.float32(255.0))[:, np.newaxis]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images uint8 [N, 28, 28] and labels int64 [N] as `onnxprune.samples.Samples`, scaled a batch at a time."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    note: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
+        """Some images as the reference networks take them, and their labels."""
+        return {INPUT: unit_images(self.images[rows])}, self.labels[rows]
+
+
+def training() -> Pictures:
+    """All training images: `--data models.mnist:training`. Raises DataError as `load_mnist`."""
+    return Pictures(*load_mnist("train"), note="mnist, all training images")
+
+
+def test() -> Pictures:
+    """All test images: `--data models.mnist:test`. Raises DataError as `load_mnist`."""
+    return Pictures(*load_mnist("test"), note="mnist, all test images")
+
+
+def split() -> tuple[Pictures, Pictures]:
+    """The training images but for the last 10,000, and those: to choose hyper-parameters. Raises as `load_mnist`."""
+    images, labels = load_mnist("train")
+    first = len(images) - HELD_OUT
+    return (
+        Pictures(images[:first], labels[:first], note=f"mnist, the first {first:,} training images"),
+        Pictures(images[first:], labels[first:], note=f"mnist, the last {HELD_OUT:,} training images"),
+    )
 
 
 def _read_split(folder: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -189,6 +189,24 @@ def test_the_command_fails_with_one_line_and_writes_nothing(mnist: ModuleType, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_samples_for_commands_are_the_images_as_the_networks_take_them(
+    mnist: ModuleType, tmp_path: Path, write_tiny_mnist: TinyMnist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_mnist(tmp_path / "mnist", 10, 7)
+    monkeypatch.setenv("ONNXPRUNE_DATA", str(tmp_path))
+    monkeypatch.setattr(mnist, "HELD_OUT", 4)
+    images, labels = mnist.load_mnist("train")
+    first, held = mnist.split()
+    whole, scored = mnist.training(), mnist.test()
+    assert [len(one) for one in (first, held, whole, scored)] == [6, 4, 10, 7]
+    rows = np.array([3, 0, 3])
+    for source, start in ((first, 0), (held, 6), (whole, 0)):
+        feeds, given = source.batch(rows)
+        np.testing.assert_array_equal(feeds["image"], mnist.unit_images(images[start + rows]))
+        np.testing.assert_array_equal(given, labels[start + rows])
+    np.testing.assert_array_equal(scored.batch(np.arange(7))[1], mnist.load_mnist("test")[1])
+
+
 def test_the_real_files(mnist: ModuleType, data_folder: Path) -> None:
     images, labels = mnist.load_mnist("test", data_folder)
     assert images.shape == (10_000, 28, 28)

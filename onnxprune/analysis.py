@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
-from onnxprune_passes.arrays import bits_of
 from onnxprune_passes.channel_groups import find_channels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.encode import decoders, densify, sparse_tensors
@@ -21,8 +19,10 @@ from onnxprune_passes.storage import load
 from onnxprune_passes.weights import Weight, find_weights
 
 from .files import file_of
+from .layers.costs import LayerTable
 from .macs import BATCH_NOTE, NodeShapes, total
 from .report import SCHEMA_VERSION, File, Left, finite
+from .zeros import count_zeros
 
 
 class WeightAnalysis(msgspec.Struct, frozen=True):
@@ -112,6 +112,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
         other_parameters: entries of all other tensors (biases, statistics, constants).
         encoded: tensor -> the scheme that it is stored by, for those that are not dense.
         notes: what the numbers rest on.
+        layers: what each layer costs, where that was asked for; see `onnxprune.layers.layer_table`.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -128,6 +129,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     other_parameters: int
     encoded: dict[str, str]
     notes: tuple[str, ...]
+    layers: LayerTable | None = None
 
 
 def analyze(model: Model) -> Analysis:
@@ -232,21 +234,3 @@ def _row(model: Model, weight: Weight, macs: int | None) -> WeightAnalysis:
         dense_macs=macs,
         effective_macs=None if macs is None else round(macs * density),
     )
-
-
-def count_zeros(model: Model, weight: Weight) -> int:
-    """Entries of `weight` that mean zero: +0, −0, or the zero point of a quantised weight."""
-    source = model.initializers.source(weight.key)
-    if weight.zero_point is None or not weight.zero_point.any():
-        return sum(chunk.size - _nonzero(chunk) for chunk in source.chunks())
-    zero = np.broadcast_to(weight.zero_point, weight.shape).reshape(-1)
-    zeros = start = 0
-    for chunk in source.chunks():
-        zeros += int(np.count_nonzero(chunk == zero[start : start + chunk.size]))
-        start += chunk.size
-    return zeros
-
-
-def _nonzero(chunk: npt.NDArray[Any]) -> int:
-    """How many entries are not zero; the types of ml_dtypes have no fast count of their own."""
-    return int(np.count_nonzero(chunk if chunk.dtype.kind in "fiu" else bits_of(chunk) << 1))

@@ -45,11 +45,12 @@ class NodeShapes:
 
     def macs(self, weight: Weight) -> int | None:
         """MACs of all uses of `weight`, dense; None when a shape is not known before the model runs."""
-        each = [self._macs_of_use(weight, use) for use in weight.uses]
+        each = [self.macs_of_use(weight, use) for use in weight.uses]
         known = [macs for macs in each if macs is not None]
         return sum(known) if len(known) == len(each) else None
 
-    def _macs_of_use(self, weight: Weight, use: WeightUse) -> int | None:
+    def macs_of_use(self, weight: Weight, use: WeightUse) -> int | None:
+        """MACs of one use of `weight`, dense; None likewise."""
         if weight.kind == "embedding" or use.op_type == "Gather":
             return 0
         nodes = self._nodes.get((use.node, use.op_type), [])

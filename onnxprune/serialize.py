@@ -27,10 +27,15 @@ def json_text(value: msgspec.Struct | dict[str, Any]) -> str:
 
 def write_json(value: msgspec.Struct, path: str | Path) -> None:
     """Write `value` to `path`, whole or not at all. Raises ModelError when it cannot be written."""
+    write_text(json_text(value), path)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write `text` (UTF-8) to `path`, whole or not at all. Raises ModelError when it cannot be written."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json_text(value), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -13,10 +13,11 @@ from onnxprune_passes.model import Model
 from onnxprune_passes.storage import from_proto, from_text, load
 from onnxprune_passes.weights import find_weights
 
-from onnxprune.analysis import Analysis, analyze, analyze_file, count_zeros
+from onnxprune.analysis import Analysis, analyze, analyze_file
 from onnxprune.macs import total
 from onnxprune.prune import prune_file
 from onnxprune.recipe import PruneOptions
+from onnxprune.zeros import count_zeros
 
 Array = npt.NDArray[Any]
 

@@ -73,9 +73,10 @@ def session_run(path: Path, threads: int) -> Callable[[], object]:
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    value = session.get_inputs()[0]
-    shape = [size if isinstance(size, int) else 1 for size in value.shape]
-    feeds = {value.name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    rng, feeds = np.random.default_rng(0), {}
+    for value in session.get_inputs():
+        shape = [size if isinstance(size, int) else 1 for size in value.shape]
+        feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
     return lambda: session.run(None, feeds)
 
 

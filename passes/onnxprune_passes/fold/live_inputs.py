@@ -1,4 +1,4 @@
-"""`GatherLiveInputs`: features of a graph input that no weight reads are left out by one Gather, where that pays."""
+"""`GatherLiveInputs`: features of a value that no weight reads are left out by one Gather, where that pays."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ from ..encode import encode_model, file_nbytes
 from ..encode.plan import Encoding
 from ..masks import BoolArray, Masks
 from ..model import Model
-from ..neurons.slices import cut, cut_bits, zero_slices
+from ..neurons.slices import ZeroSlices, cut, cut_bits
 from ..pipeline import Change, Skip, State
 from .draft import Draft
-from .near_inputs import Reader, groups_of, near_inputs, weight_readers
+from .known import Known
+from .near_inputs import near_inputs
+from .readers import Reader, groups_of, saves_bytes, saves_time, weight_readers
 
 _WORTH_IT = 64
 """Bytes that a Gather must gain: it takes time in every run."""
+_NOT_SMALLER = "to leave them out would not make the file smaller"
 
 
 @dataclass(frozen=True)
 class GatherLiveInputs:
-    """Where weights are zero for features (pixels, channels) of a graph input, read the others alone, through a Gather.
+    """Where weights are zero for features (pixels, channels) of a value, read the others alone, through a Gather.
 
     The weights lose their zero columns, with their masks; a Gather with a constant index takes the live features from
-    the graph input, or from what is made of it by moving, normalising or joining alone. The graph's inputs stay as they
-    are. Exact for finite inputs, up to the order in which sums are rounded. Done only where it makes the file smaller,
-    by 64 bytes at least, with the weights encoded as they will be. The main graph only.
+    the value. What makes it, and who else reads it, stay as they are: this is for features that something keeps where
+    they are made, graph inputs first of all; others go with `RemoveDeadNeurons`, which is to run before. Exact for
+    finite values, up to the order in which sums are rounded. Done only where it makes the file smaller, by 64 bytes at
+    least, with the weights encoded as they will be, and, within the graph, where it is likely to take no longer. The
+    main graph only.
 
     Left alone: weights that are computed or quantised, or that others read too; convolutions in groups.
 
@@ -57,41 +62,33 @@ class GatherLiveInputs:
         if state.model.skeleton.training_info:
             return state.noted(Skip(self.name, "the graph", "it holds training graphs, which would no longer fit"))
         current, done, refused = state, list[str](), dict[tuple[str, int], Skip]()
+        zeros = ZeroSlices()
         while True:
-            found = self._next(current.model, set(refused))
+            found = _next(current.model, set(refused), zeros)
             if found is None:
                 break
-            after = found.gathered(current)
-            gain = self._nbytes(current.model) - self._nbytes(after.model) if found.may_pay() else -1
-            if gain >= _WORTH_IT:
-                done.append(f"{found} for {', '.join(found.keys)}, which takes {gain:,} bytes less")
-                current = after
-            else:
-                reason = f"{found} are dead, but to leave them out would not make the file smaller"
-                refused[found.place] = Skip(self.name, found.value, reason)
+            reason = found.refusal()
+            if not reason:
+                after = found.gathered(current)
+                gain = self._nbytes(current.model) - self._nbytes(after.model)
+                if gain >= _WORTH_IT:
+                    done.append(f"{found} for {', '.join(found.keys)}, which takes {gain:,} bytes less")
+                    current = after
+                    continue
+                reason = _NOT_SMALLER
+            refused[found.place] = Skip(self.name, found.value, f"{found} are dead, but {reason}")
         if done:
             current = current.noted(Change(self.name, f"left out {'; '.join(done)}"))
-        return current.noted(*refused.values(), *self._shared(current.model))
+        return current.noted(*refused.values(), *self._shared(current.model, zeros))
 
-    def _next(self, model: Model, refused: set[tuple[str, int]]) -> _Features | None:
-        """The next value with dead features that was not looked at yet."""
-        draft = Draft(model)
-        for value in near_inputs(draft):
-            for readers in groups_of(draft, value):
-                if (value, readers[0].axis) not in refused:
-                    found = _Features(draft, value, readers)
-                    if not found.live.all():
-                        return found
-        return None
-
-    def _shared(self, model: Model) -> list[Skip]:
+    def _shared(self, model: Model, zeros: ZeroSlices) -> list[Skip]:
         """What is said of weights with zero columns that others read too."""
         draft, skips = Draft(model), list[Skip]()
         for value in near_inputs(draft):
             own = {reader.weight for readers in groups_of(draft, value) for reader in readers}
             for reader in weight_readers(draft, value):
                 if reader.weight not in own:
-                    found = _Features(draft, value, [reader])
+                    found = _Features(draft, value, [reader], zeros)
                     if not found.live.all():
                         reason = f"{found} are dead, but '{reader.weight}' is read by other nodes too"
                         skips.append(Skip(self.name, value, reason))
@@ -103,6 +100,20 @@ class GatherLiveInputs:
         return file_nbytes(encoded.model)
 
 
+def _next(model: Model, refused: set[tuple[str, int]], zeros: ZeroSlices) -> _Features | None:
+    """The next value with dead features that was not looked at yet: those near graph inputs first."""
+    draft = Draft(model)
+    near = near_inputs(draft)
+    within = [name for name in draft.main.made if draft.key(draft.main, name) is None]
+    for value in dict.fromkeys((*near, *within)):
+        for readers in groups_of(draft, value):
+            if (value, readers[0].axis) not in refused:
+                found = _Features(draft, value, readers, zeros, within=value not in near)
+                if not found.live.all():
+                    return found
+    return None
+
+
 class _Features:
     """The features of `value` that `readers` read.
 
@@ -112,14 +123,17 @@ class _Features:
         keys: of the weights.
     """
 
-    def __init__(self, draft: Draft, value: str, readers: Sequence[Reader]) -> None:
+    def __init__(
+        self, draft: Draft, value: str, readers: Sequence[Reader], zeros: ZeroSlices, *, within: bool = False
+    ) -> None:
         self.value, self.place = value, (value, readers[0].axis)
+        self._within = within
         self._draft, self._readers = draft, readers
         self._axes = {reader.weight: reader.in_axis for reader in readers}
         self._sources = {key: draft.before.initializers.source(key) for key in self._axes}
         self.keys = tuple(self._axes)
         self.live: BoolArray = ~np.logical_and.reduce(
-            [zero_slices(source)[self._axes[key]] for key, source in self._sources.items()]
+            [zeros.of(source)[self._axes[key]] for key, source in self._sources.items()]
         )
         if not self.live.any():
             self.live[:1] = True
@@ -128,11 +142,17 @@ class _Features:
         dead = self.live.size - int(self.live.sum())
         return f"{dead:,} of {self.live.size:,} features of '{self.value}'"
 
-    def may_pay(self) -> bool:
-        """False where the index alone takes more bytes than the dead columns do when they are stored densely."""
-        columns = sum(source.size * source.dtype.itemsize for source in self._sources.values()) // self.live.size
+    def refusal(self) -> str:
+        """Why a Gather cannot pay, as far as that is known before the model with it is encoded; '' when it may."""
         live = int(self.live.sum())
-        return (self.live.size - live) * columns > 4 * live
+        dead = self.live.size - live
+        if self._earlier() is not None:
+            return ""
+        model, main = self._draft.before, self._draft.main
+        if not saves_bytes(model, self._readers, dead, live):
+            return _NOT_SMALLER
+        slow = self._within and not saves_time(model, Known(model).dims(main, self.value), self._readers, dead, live)
+        return "a copy of the others would likely take longer" if slow else ""
 
     def gathered(self, before: State) -> State:
         """`before` with the weights cut, and a Gather for them. To be called once."""

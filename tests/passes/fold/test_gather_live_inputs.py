@@ -208,3 +208,53 @@ def test_the_bytes_it_tells_are_those_of_the_files(
     after = GatherLiveInputs(encoding, inline=inline)(State(model))
     before, now = (file_nbytes(encode_model(one, encoding, inline=inline).model) for one in (model, after.model))
     assert f"which takes {before - now:,} bytes less" in summary(after)
+
+
+def test_within_the_graph_features_that_something_keeps_are_left_out(
+    build: Callable[..., Model], ints: Any, same_answers: Callable[..., None], summary: Any
+) -> None:
+    """What a convolution makes is a graph output too; the two behind it read 3 of 8 channels, through one Gather."""
+    text = "g (float[N,2,6,6] x) => (float[N,8,6,6] r, float[N,9,4,4] y, float[N,5,6,6] z, float[N,8,6,6] k) "
+    text += "{ a = Conv<pads=[1,1,1,1]>(x, f) r = Relu(a) y = Conv(r, w) z = Conv(r, v) k = Neg(r) }"
+    weights = {"f": ints((8, 2, 3, 3)), "w": ints((9, 8, 3, 3), {1: DEAD}), "v": ints((5, 8, 1, 1), {1: DEAD})}
+    before = build(text, weights)
+    after = DENSE(State(before))
+    assert "left out 5 of 8 features of 'r' for w, v" in summary(after)
+    assert [node.op_type for node in after.model.graph.node].count("Gather") == 1
+    assert [after.model.initializers[key].shape for key in "fwv"] == [(8, 2, 3, 3), (9, 3, 3, 3), (5, 3, 1, 1)]
+    same_answers(before, after.model)
+    # a later run narrows it, though for so few channels no new one would pay
+    weight = {key: after.model.initializers[key].copy() for key in "wv"}
+    for array in weight.values():
+        array[:, 1] = 0
+    second = after.model.with_initializers(weight)
+    narrowed = DENSE(State(second)).model
+    assert [narrowed.initializers[key].shape[1] for key in "wv"] == [2, 2]
+    assert [node.op_type for node in narrowed.graph.node].count("Gather") == 1
+    same_answers(second, narrowed)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "taken"),
+    [
+        # copied one by one: 400 multiplications for each number, dead columns of 40 of 80
+        ("(float[N,80] x) => (float[N,80] r, float[N,{}] y) {{ r = Sigmoid(x) y = Gemm<transB=1>(r, w) }}", 399, False),
+        ("(float[N,80] x) => (float[N,80] r, float[N,{}] y) {{ r = Sigmoid(x) y = Gemm<transB=1>(r, w) }}", 400, True),
+        # one row: 256
+        ("(float[1,80] x) => (float[1,80] r, float[1,{}] y) {{ r = Sigmoid(x) y = Gemm<transB=1>(r, w) }}", 255, False),
+        ("(float[1,80] x) => (float[1,80] r, float[1,{}] y) {{ r = Sigmoid(x) y = Gemm<transB=1>(r, w) }}", 256, True),
+        # rows of 16 and more numbers: 16
+        ("(float[80,16] x) => (float[80,16] r, float[{},16] y) {{ r = Sigmoid(x) y = Gemm(w, r) }}", 15, False),
+        ("(float[80,16] x) => (float[80,16] r, float[{},16] y) {{ r = Sigmoid(x) y = Gemm(w, r) }}", 16, True),
+        ("(float[80,15] x) => (float[80,15] r, float[{},15] y) {{ r = Sigmoid(x) y = Gemm(w, r) }}", 16, False),
+        ("(float[80,M] x) => (float[80,M] r, float[{},M] y) {{ r = Sigmoid(x) y = Gemm(w, r) }}", 16, True),
+    ],
+)
+def test_within_the_graph_only_what_is_likely_to_take_no_longer(
+    text: str, shape: int, taken: bool, build: Callable[..., Model], ints: Any, reasons: Any
+) -> None:
+    before = build(f"g {text.format(shape)}", {"w": ints((shape, 80), {1: list(range(40))})})
+    after = DENSE(State(before))
+    assert (after.model is not before) == taken
+    slow = ["r: 40 of 80 features of 'r' are dead, but a copy of the others would likely take longer"]
+    assert reasons(after) == ([] if taken else slow)

@@ -191,6 +191,7 @@ def _channels_pass(options: PruneOptions) -> PruneChannels:
         layers=tuple((entry.glob, entry.value) for entry in entries),
         only=options.only,
         skip=options.skip,
+        reads=options.channel_reads or "auto",
     )
 
 

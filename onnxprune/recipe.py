@@ -49,6 +49,7 @@ _OF_CHANNELS = (
     "channel-floor",
     "channel-kind",
     "channel-layer",
+    "channel-reads",
 )
 
 
@@ -72,6 +73,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         channel_kind: with `channels`: only channels that weights of these kinds make, or whole heads; all when empty.
         channel_layer: "GLOB=C" each, with `channels`: groups made by a weight that matches lose C of their channels
             instead; the last match wins.
+        channel_reads: with `channels`: when weights may lose columns that read channels which stay where they are made:
+            "auto" where no channels may go whole (the default), "always", or "never".
         recalibrate: estimate the statistics of BatchNormalization anew from `data` once weights are pruned; with
             `channels` and `data` unless false, else when true.
         scope: with `sparsity` or `channels`: one ranking over all layers ("global", the default) or one for each
@@ -126,6 +129,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     channel_floor: Annotated[int, msgspec.Meta(ge=1)] | None = None
     channel_kind: tuple[Kind, ...] = ()
     channel_layer: tuple[str, ...] = ()
+    channel_reads: Literal["auto", "always", "never"] | None = None
     recalibrate: bool | None = None
     scope: Scope | None = None
     score: Score | None = None
@@ -246,6 +250,7 @@ def resolved(options: PruneOptions) -> PruneOptions:
         changes["channel_norm"] = options.channel_norm or "l2"
         changes["channel_reduce"] = options.channel_reduce or "sum"
         changes["channel_floor"] = options.channel_floor or 1
+        changes["channel_reads"] = options.channel_reads or "auto"
         changes["scope"] = options.scope or "global"
     return msgspec.structs.replace(options, **changes)
 

@@ -49,6 +49,12 @@ _OPTIONS = (
         metavar="GLOB=C",
         help="With --channels: another share for groups made by some weights, such as 'conv1.*=0.25'; last match wins.",
     ),
+    click.option(
+        "--channel-reads",
+        type=click.Choice(["auto", "always", "never"]),
+        help="With --channels: leave channels that stay where they are made unread by the weights behind them, through "
+        "a Gather.  [default: auto, where no channels may go whole]",
+    ),
 )
 
 

@@ -87,7 +87,7 @@ def pruned_to(model: Model, unit: Unit, density: float) -> Pruned:
     """
     before = State(model)
     if unit.kind == "group":
-        after = PruneChannels(1 - density, scope="layer", round_to=1, only=unit.keys)(before)
+        after = PruneChannels(1 - density, scope="layer", round_to=1, only=unit.keys, reads="never")(before)
         gone = 0 if after.model is model else int(np.floor(unit.size * (1 - density) + 1e-9))
         return Pruned(after.model, 1 - gone / unit.size, None)
     (key,) = unit.keys

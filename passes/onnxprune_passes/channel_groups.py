@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from .arrays import NDArray
+from .fixed import fixed_transform
 from .model import Model
 from .neurons.aside import count_made, unreached
 from .neurons.classes import Ids
@@ -73,6 +74,21 @@ def _aside(model: Model, weight: Weight, why: str) -> ChannelGroup:
     norms = np.sqrt(powers.reshape(-1, size).sum(axis=0))
     quantiles = tuple(map(float, np.quantile(norms, _QUANTILES)))
     return ChannelGroup(f"{weight.key} out {size}", size, (weight.kind,), quantiles, why)
+
+
+def why_it_stays(model: Model, key: str, weights: Mapping[str, Weight], only: Collection[str]) -> str | None:
+    """Why no channel that the tensor `key` makes or reads may go; None when they may.
+
+    What looks like a fixed transform may when it is named in `only`.
+    """
+    weight = weights.get(key)
+    looks = fixed_transform(model, weight) if weight is not None and key not in only else None
+    if weight is not None and looks is not None:
+        return f"'{key}' looks like a fixed transform ({looks}) in {weight.uses[0].node!r}"
+    source = model.initializers.source(key)
+    if source.dtype.kind not in "iub" and not all(np.isfinite(chunk).all() for chunk in source.chunks()):
+        return f"'{key}' holds NaN or infinity"
+    return None
 
 
 def keeps_without(

@@ -7,20 +7,20 @@ it out exactly. Biases and BatchNorm vectors are not masked: they are cut with t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from .channel_groups import keeps_without
+from .channel_groups import keeps_without, why_it_stays
+from .channel_reads import find_columns, keeps_without_columns
 from .errors import ModelError, SelectionError
-from .fixed import fixed_transform
 from .masks import apply_masks
 from .model import Model
 from .neurons.aside import count_made, unreached
-from .neurons.choose import counts_for, weakest, weakest_of_all
+from .neurons.choose import Counts, counts_for, weakest_of_each
 from .neurons.classes import Ids
 from .neurons.coupled import CoupledGroup, Coupling, can_be_cut, coupling
 from .neurons.groups import traced
@@ -60,6 +60,9 @@ class PruneChannels:
             the scope; the last match wins.
         only, skip: globs over the keys of the weights: which may lose channels that they make; those that `skip` names
             lose none at all.
+        reads: what becomes of channels that stay where they are made: what reads them is masked for the weakest of
+            them, and `GatherLiveInputs` takes the others (see `channel_reads`). "auto": where no group may lose
+            channels whole; "always"; "never". `only`, `skip` and `layers` then name the weights that read.
 
     Raises (when made or called):
         SelectionError: a value out of range, or a glob or a choice of kinds that matches nothing.
@@ -76,6 +79,7 @@ class PruneChannels:
     layers: tuple[tuple[str, float], ...] = ()
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    reads: Literal["auto", "always", "never"] = "auto"
     name: str = "prune-channels"
 
     def __post_init__(self) -> None:
@@ -87,6 +91,7 @@ class PruneChannels:
             ("score", self.score, "norm batchnorm"),
             ("norm", self.norm, "l1 l2"),
             ("reduce", self.reduce, "sum mean"),
+            ("reads", self.reads, "auto always never"),
         )
         for what, value, known in choices:
             if value not in known.split():
@@ -117,11 +122,16 @@ class PruneChannels:
         gone = [channels[np.isin(channels, chosen)] for channels in wanted]
         fills = {key: weight.zero_point for key, weight in weights.items() if weight.zero_point is not None}
         keeps = keeps_without(found, groups, gone, zeros, fills)
+        notes: list[Change | Skip] = [self._change(groups, gone, found, scaled)] if keeps else []
+        if self.reads == "always" or (self.reads == "auto" and not groups):
+            more, said = self._unread(found, weights, zeros)
+            keeps |= {key: keep & keeps[key] if key in keeps else keep for key, keep in more.items()}
+            notes += said
         if not keeps:
-            return state.noted(*skips)
+            return state.noted(*notes, *skips)
         masks = state.masks.shrunk(keeps)
         model = apply_masks(state.model, masks, fills)
-        return replace(state, model=model, masks=masks).noted(self._change(groups, gone, found, scaled), *skips)
+        return replace(state, model=model, masks=masks).noted(*notes, *skips)
 
     def _open(
         self, model: Model, found: Coupling, weights: Mapping[str, Weight]
@@ -141,7 +151,7 @@ class PruneChannels:
             keys = dict.fromkeys(key for key, _ in (*group.made_by, *group.read_by))
             for key in keys:
                 if key not in stays:
-                    stays[key] = self._why_it_stays(model, key, weights)
+                    stays[key] = why_it_stays(model, key, weights, self.only)
             makers = {key for key, _ in group.made_by}
             if self.kinds and set(group.kinds) - set(self.kinds):
                 continue
@@ -153,6 +163,39 @@ class PruneChannels:
             else:
                 left.append((group.made_by[0][0], group.channels.size, why))
         return groups, left
+
+    def _unread(
+        self, found: Coupling, weights: Mapping[str, Weight], zeros: ZeroSlices
+    ) -> tuple[dict[str, BoolArray], list[Change | Skip]]:
+        """Masks of weights that leave channels which stay unread; and what is said of it."""
+        model = found.trace.graph.model
+        chosen = selected(weights, self.only, self.skip)
+        staying = [
+            group
+            for group in found.groups
+            if group.pinned_by is not None
+            and not (self.kinds and set(group.kinds) - set(self.kinds))
+            and not any(why_it_stays(model, key, weights, self.only) for key, _ in group.made_by)
+        ]
+        every = find_columns(
+            found, staying, {key for key in chosen if not why_it_stays(model, key, weights, self.only)}
+        )
+        strengths = [one.strengths(model, self.norm, self.reduce) for one in every]
+        counts = [Counts(self.round_to, self.floor)] * len(every)
+        ranked = weakest_of_each(strengths, [self._own(one.axes) for one in every], counts, self.sparsity)
+        pairs = [(one, one.places[np.sort(which)]) for one, which in zip(every, ranked, strict=True) if which.size]
+        going = [(one, places) for one, places in pairs if one.can_do_without(model, places.size)]
+        keeps = keeps_without_columns(model, going, zeros)
+        notes: list[Change | Skip] = [
+            Skip(self.name, next(iter(one.axes)), f"{one.read(0)}: a copy without {places.size} would not pay")
+            for one, places in pairs
+            if not one.can_do_without(model, places.size)
+        ]
+        if keeps:
+            how = f"{self.scope} sparsity {self.sparsity:g} by {self.norm} {self.reduce}"
+            said = "; ".join(f"{', '.join(one.axes)} {one.read(places.size)}" for one, places in going)
+            notes.insert(0, Change(self.name, f"{how}, of channels that stay where they are made: {said}"))
+        return keeps, notes
 
     def _skips(self, left: Sequence[tuple[str, int, str]]) -> list[Skip]:
         """One Skip for each weight and reason."""
@@ -192,33 +235,14 @@ class PruneChannels:
     def _weakest(self, groups: Sequence[CoupledGroup], strengths: Sequence[Floats]) -> list[Ids]:
         """For each group the channels that should go."""
         counts = [counts_for(group, self.round_to, self.floor) for group in groups]
-        own = [self._own(group) for group in groups]
-        shared = [at for at, value in enumerate(own) if value is None and self.scope == "global"]
-        places = {
-            at: weakest(strengths[at], self.sparsity if value is None else value, counts[at])
-            for at, value in enumerate(own)
-            if at not in shared
-        }
-        ranked = weakest_of_all([strengths[at] for at in shared], self.sparsity, [counts[at] for at in shared])
-        places.update(zip(shared, ranked, strict=True))
+        own = [self._own([key for key, _ in group.made_by]) for group in groups]
+        places = weakest_of_each(strengths, own, counts, self.sparsity)
         return [group.channels[np.sort(places[at])] for at, group in enumerate(groups)]
 
-    def _own(self, group: CoupledGroup) -> float | None:
-        """The sparsity that `layers` gives `group`; None when it gives none."""
-        keys = [key for key, _ in group.made_by]
+    def _own(self, keys: Collection[str]) -> float | None:
+        """The sparsity of what these weights make or read by itself; None where it is ranked with all others."""
         fitting = [value for glob, value in self.layers if any(matches(key, glob) for key in keys)]
-        return fitting[-1] if fitting else None
-
-    def _why_it_stays(self, model: Model, key: str, weights: Mapping[str, Weight]) -> str | None:
-        """Why no channel that the weight `key` makes or reads may go; None when they may."""
-        weight = weights.get(key)
-        looks = fixed_transform(model, weight) if weight is not None and key not in self.only else None
-        if weight is not None and looks is not None:
-            return f"'{key}' looks like a fixed transform ({looks}) in {weight.uses[0].node!r}"
-        source = model.initializers.source(key)
-        if source.dtype.kind not in "iub" and not all(np.isfinite(chunk).all() for chunk in source.chunks()):
-            return f"'{key}' holds NaN or infinity"
-        return None
+        return fitting[-1] if fitting else self.sparsity if self.scope == "layer" else None
 
     def _change(self, groups: Sequence[CoupledGroup], gone: Sequence[Ids], found: Coupling, scaled: int) -> Change:
         sizes = [

@@ -114,7 +114,7 @@ def main() -> None:
             f"|---|{'--:|' * len(OUTPUTS)}",
             *layers,
             "",
-            f"`onnxprune dtln_1.onnx --channels 0.5` / the original (median, 95 % interval; {_MORE * options.pairs:,} pairs):",
+            f"`onnxprune dtln_1.onnx --channels 0.5`, median and 95 % interval of {_MORE * options.pairs:,} pairs:",
             "",
             "| threads | pruned / original | |",
             "|--:|--:|---|",

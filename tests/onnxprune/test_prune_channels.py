@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.parser
 import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
@@ -162,6 +163,8 @@ def test_the_recipe_of_a_report_replays(net: Path) -> None:
         ({"channel-floor": 2}, "--channel-floor belongs to --channels"),
         ({"channel-kind": ["fc"]}, "--channel-kind belongs to --channels"),
         ({"channel-layer": ["a=0.5"]}, "--channel-layer belongs to --channels"),
+        ({"channel-reads": "always"}, "--channel-reads belongs to --channels"),
+        ({"channels": 0.5, "channel-reads": "often"}, "--channel-reads"),
         ({"channels": 0.5, "channel-score": "lamp"}, "--channel-score"),
         ({"channels": 0.5, "channel-norm": "l3"}, "--channel-norm"),
         ({"channels": 0.5, "channel-reduce": "max"}, "--channel-reduce"),
@@ -192,7 +195,16 @@ def test_the_command_line_takes_the_options(net: Path) -> None:
     assert _widths(net) == [80, 32, 10]
     assert "fc1.weight 96 -> 80" in " ".join(result.output.split())
     how = ["--channel-score", "batchnorm", "--channel-norm", "l1", "--channel-reduce", "mean", "--channel-floor", "9"]
-    which = ["--channel-kind", "fc", "--channel-kind", "head", "--channel-layer", "fc1*=0.25"]
+    which = [
+        "--channel-kind",
+        "fc",
+        "--channel-kind",
+        "head",
+        "--channel-layer",
+        "fc1*=0.25",
+        "--channel-reads",
+        "never",
+    ]
     report = net.with_name("report.json")
     result = _run(net, "-o", out, "--channels", "0.9", *how, *which, "--json", report, "--encode", "dense")
     assert (result.exit_code, _widths(net)) == (0, [72, 16, 10])
@@ -204,6 +216,7 @@ def test_the_command_line_takes_the_options(net: Path) -> None:
         "floor": 9,
         "kind": ["fc", "head"],
         "layer": ["fc1*=0.25"],
+        "reads": "never",
     }
     assert _run(net, "-o", out, "--round-to", "8").exit_code == 2
     assert _run(net, "-o", out, "--channels", "0.5", "--round-to", "7").exit_code == 2
@@ -272,3 +285,26 @@ def test_a_norm_that_is_no_number_is_null(net: Path, arrays: dict[str, Array]) -
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(arrays["fc1.weight"], "fc1.weight"))
     onnx.save(model, str(net))
     assert None in analyze_file(net).channels[0].norms
+
+
+@pytest.mark.parametrize(("reads", "width"), [(None, 100), ("always", 100), ("never", 200)])
+def test_channels_that_stay_may_be_left_unread(tmp_path: Path, reads: str | None, width: int) -> None:
+    """A state that is a graph output stays 200 wide; the weight that reads it does without half, through a Gather."""
+    rng = np.random.default_rng(0)
+    weights = {"w1": rng.standard_normal((200, 8)), "w2": rng.standard_normal((600, 200))}
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N,8] x) => (float[N,200] r, float[N,600] y) '
+        "{ a = Gemm<transB=1>(x, w1) r = Tanh(a) y = Gemm<transB=1>(r, w2) }"
+    )
+    for name, array in weights.items():
+        proto.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+    net = tmp_path / "net.onnx"
+    onnx.save(proto, net)
+    given = {} if reads is None else {"channel_reads": reads}
+    report = _prune(net, channels=0.5, round_to=1, encode="dense", **given)
+    assert report.verified
+    assert {
+        tensor.name: list(tensor.dims)[-1] for tensor in onnx.load(str(net.with_name("out.onnx"))).graph.initializer
+    }["w2"] == width
+    assert report.changes[0].by == "prune-channels"
+    assert any("reads 100 of 200 channels of 'r'" in note.summary for note in report.changes) == (width == 100)

@@ -79,3 +79,17 @@ def weakest_of_all(
             gone[index] = stop
             left -= stop - start
     return [order[:count] for order, count in zip(orders, gone, strict=True)]
+
+
+def weakest_of_each(
+    strengths: Sequence[Floats], sparsities: Sequence[float | None], counts: Sequence[Counts], shared: float
+) -> list[npt.NDArray[np.intp]]:
+    """For each group the places of the channels that go, by its own sparsity; those that have none share one ranking.
+
+    `shared`: the sparsity of all those together; see `weakest_of_all`.
+    """
+    together = [at for at, value in enumerate(sparsities) if value is None]
+    places = {at: weakest(strengths[at], value, counts[at]) for at, value in enumerate(sparsities) if value is not None}
+    ranked = weakest_of_all([strengths[at] for at in together], shared, [counts[at] for at in together])
+    places.update(zip(together, ranked, strict=True))
+    return [places[at] for at in range(len(sparsities))]

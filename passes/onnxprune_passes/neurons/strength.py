@@ -49,6 +49,20 @@ def scores(
     return [total[group.channels] for group in groups]
 
 
+def strengths_along(sources: Sequence[tuple[Array | Masked, int]], norm: Norm, reduce: Reduce) -> Floats:
+    """One number for each slice that tensors of floats share, each along an axis of its own; `scores` says how."""
+    powers = [slice_powers(source, axis, norm) for source, axis in sources]
+    if reduce == "mean":
+        powers = [one / max(1, source.size // one.size) for one, (source, _) in zip(powers, sources, strict=True)]
+        powers = [np.sqrt(one) for one in powers] if norm == "l2" else powers
+    total = np.zeros(powers[0].size)
+    for one in powers:
+        total += one
+    if reduce == "mean":
+        return total / len(powers)
+    return np.sqrt(total) if norm == "l2" else total
+
+
 def slice_powers(source: Array | Masked, axis: int, norm: Norm, weight: Weight | None = None) -> Floats:
     """Along `axis` of a tensor the sum of |w| (l1) or w² (l2) of each slice: float64 [size of the axis].
 

@@ -31,7 +31,7 @@ from onnxprune_passes.neurons.groups import NeuronGroup, find_groups
 from onnxprune_passes.pipeline import Change, Pass, Skip, State, chain, repeat, until_stable
 from onnxprune_passes.storage import Staged, from_proto, from_text, load, save, stage, to_proto, to_text
 from onnxprune_passes.thresholds import NM, Absolute, Quality, Sparsity, Threshold
-from onnxprune_passes.values import RoundValues, ShareValues
+from onnxprune_passes.values import QuantizeValues, RoundValues, ShareValues
 from onnxprune_passes.weights import Weight, WeightUse, find_weights
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "PassError",
     "PruneChannels",
     "Quality",
+    "QuantizeValues",
     "RemoveDeadNeurons",
     "RemoveNoOps",
     "RemoveUnused",

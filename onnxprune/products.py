@@ -16,7 +16,7 @@ from onnxprune_passes.model import Model
 from onnxprune_passes.pipeline import Change, Pass, State
 from onnxprune_passes.storage import load
 from onnxprune_passes.thresholds import NM, Absolute, Quality, Sparsity, Threshold
-from onnxprune_passes.values import RoundValues, ShareValues
+from onnxprune_passes.values import QuantizeValues, RoundValues, ShareValues
 from onnxprune_passes.weights import find_weights
 
 from .recalibration import Recalibrate, inputs_to_recalibrate
@@ -85,6 +85,8 @@ def value_passes(options: PruneOptions) -> tuple[Pass, ...]:
         return (RoundValues("f16"),)
     if kind == "bf16":
         return (RoundValues("bf16"),)
+    if kind == "int8":
+        return (QuantizeValues(),)
     if kind == "shared":
         return (ShareValues(8, error=_SHARED_ERROR) if bits == "auto" else ShareValues(int(bits or 4)),)
     return ()

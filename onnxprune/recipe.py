@@ -27,7 +27,7 @@ from .train_recipe import TrainRecipe, check_recipe
 
 Scope = Literal["global", "layer"]
 Score = Literal["lamp", "magnitude"]
-VALUES = r"^(f32|f16|bf16|shared(:([1-8]|auto))?)$"
+VALUES = r"^(f32|f16|bf16|int8|shared(:([1-8]|auto))?)$"
 """What `values` may be."""
 Scheme = Literal["auto", "dense", "coo", "gaps", "bitmask"]
 RoundTo = Literal[1, 4, 8, 16, "auto"]
@@ -87,6 +87,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         fold: BatchNormalization goes into the weights before it; moves answers by rounding.
         shrink: remove dead neurons, and nodes and tensors that are not needed; without it shapes and nodes stay.
         values: what values the weights take before they are stored: "f32" (as they are), "f16" or "bf16" (rounded),
+            "int8" (a scale for each output channel, symmetric),
             "shared:BITS" (one of 2^BITS - 1 values for each weight, 4 bits when only "shared" is given) or
             "shared:auto": the fewest bits for each tensor, biases too, within a budget measured with `data`; without
             `data`, the fewest that are within 5 % of a weight.

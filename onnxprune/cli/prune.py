@@ -67,8 +67,8 @@ onnxprune model.onnx --recipe recipe.yaml
 @click.option(
     "--values",
     metavar="V",
-    help="Values of weights: f32 as they are; rounded to f16 or bf16; shared:BITS, a codebook each; shared:auto, the "
-    "fewest bits each within a budget measured on --data.  [default: f32]",
+    help="Values of weights: f32 as they are; rounded to f16, bf16, or int8 by channel; shared:BITS, a codebook each; "
+    "shared:auto, the fewest bits each within a budget measured on --data.  [default: f32]",
 )
 @click.option(
     "--values-max-drop",

@@ -1,4 +1,5 @@
-"""Passes that change the values of weights so that they take fewer bytes: `RoundValues`, `ShareValues`.
+"""Passes that change the values of weights so that they take fewer bytes: `RoundValues`, `QuantizeValues`,
+`ShareValues`.
 
 Both are lossy, and both come after pruning and before encoding, which finds what they leave: values that two bytes hold
 exactly, or so few distinct ones that a codebook pays. Zeros stay zeros; biases and other constants are not touched.
@@ -14,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from .arrays import NDArray, TensorSource
+from .encode.int8 import quantized
 from .errors import PassError
 from .fixed import fixed_transform
 from .model import Model
@@ -41,13 +43,34 @@ class RoundValues:
         """`state` with rounded weights; the same object when all are exact already."""
         dtype = _NARROW[self.to]
 
-        def rounded(source: TensorSource) -> NDArray | str:
+        def rounded(_key: str, source: TensorSource) -> NDArray | str:
             values = source.array()
             with np.errstate(over="ignore", invalid="ignore"):
                 found: NDArray = values.astype(dtype).astype(np.float32)
             return found if np.all(np.isfinite(found)) else f"an entry is beyond the range of {dtype.name}"
 
         return _changed(state, self.name, rounded, f"rounded to {dtype.name}")
+
+
+@dataclass(frozen=True)
+class QuantizeValues:
+    """Round every float32 weight to int8 multiples of a scale for each output channel; the weights stay float32.
+
+    Symmetric: the scale of a channel is its largest magnitude ÷ 127, and 0 stays 0 (see `encode.int8`). The channels
+    lie along the axis that counts output neurons, axis 0 where that was lost. Entries nearer to 0 than to the scale
+    become 0. Encoding then stores whole numbers and scales.
+    """
+
+    name: str = "quantize-values"
+
+    def __call__(self, state: State) -> State:
+        """`state` with rounded weights; the same object when all are so already."""
+        axes = {weight.key: weight.uses[0].out_axis or 0 for weight in find_weights(state.model, embeddings=True)}
+
+        def rounded(key: str, source: TensorSource) -> NDArray | str:
+            return quantized(source, axes[key])
+
+        return _changed(state, self.name, rounded, "rounded to int8 with a scale for each channel")
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,7 @@ class ShareValues:
     def __call__(self, state: State) -> State:
         """`state` with shared values; the same object when every weight has so few already."""
 
-        def few(source: TensorSource) -> NDArray | str:
+        def few(_key: str, source: TensorSource) -> NDArray | str:
             try:
                 return self._shared(source)
             except PassError as error:
@@ -105,7 +128,7 @@ def _relative_error(source: TensorSource, found: NDArray) -> float:
     return float(np.sqrt(off / own)) if own else 0.0
 
 
-def _changed(state: State, name: str, change: Callable[[TensorSource], NDArray | str], what: str) -> State:
+def _changed(state: State, name: str, change: Callable[[str, TensorSource], NDArray | str], what: str) -> State:
     """`state` with `change` applied to its float32 weights; a string is the reason to leave one alone."""
     changes: dict[str, NDArray] = {}
     skips: list[Skip] = []
@@ -114,7 +137,7 @@ def _changed(state: State, name: str, change: Callable[[TensorSource], NDArray |
             skips.append(Skip(name, key, reason))
             continue
         source = state.model.initializers.source(key)
-        found = change(source)
+        found = change(key, source)
         if isinstance(found, str):
             skips.append(Skip(name, key, found))
         elif not _equal(source, found):

@@ -207,6 +207,7 @@ def test_encode_auto_takes_the_smallest_file(net: Path) -> None:
         ("f32", "bitmask", 1000),
         ("f16", "f16", 1000),
         ("bf16", "f16", 1000),
+        ("int8", "int8", 2500),
         ("shared", "codes", 15),
         ("shared:3", "codes", 7),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arrays import NDArray, TensorSource, bits_of
 from ..errors import EncodeError
+from .int8 import scales_of
 from .limits import require_encodable
 
 GAP_BITS = (2, 3, 4, 6, 8)
@@ -33,12 +34,15 @@ class Values:
         exponents: of float32 the number of entries at each biased exponent (0 to 255); empty for other dtypes.
         denormal: some entry of exponent 0 is not -0.0.
         narrow: names of the narrower dtypes that hold every entry exactly: float16, bfloat16.
+        channel_axis: the axis along which each channel has a scale that its entries are multiples of (see `int8`);
+            None when they are not, or that was not looked for.
     """
 
     distinct: tuple[int, ...] | None = None
     exponents: tuple[int, ...] = ()
     denormal: bool = False
     narrow: tuple[str, ...] = ()
+    channel_axis: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,11 @@ def kept_runs(source: TensorSource) -> Iterator[tuple[NDArray, NDArray]]:
             zeros += chunk.size
 
 
-def count(source: TensorSource) -> Counts:
+def count(source: TensorSource, channel_axis: int | None = None) -> Counts:
     """Count, in one pass, what the encoded size of a tensor depends on.
+
+    `channel_axis`: look whether the entries of a float32 tensor are multiples of a scale for each channel along it,
+    which takes up to two passes more where they are, and seldom more than a look where they are not.
 
     Raises EncodeError for a tensor that `encode` refuses, unless it is one without entries.
     """
@@ -100,7 +107,10 @@ def count(source: TensorSource) -> Counts:
                 break
             escapes[bits] += int(np.sum(gaps // escape, dtype=np.int64))
         values.add(entries)
-    return Counts(source.shape, source.dtype, total, escapes, values.found())
+    known = values.found()
+    if channel_axis is not None and source.dtype == _FLOAT32 and scales_of(source, channel_axis) is not None:
+        known = replace(known, channel_axis=channel_axis)
+    return Counts(source.shape, source.dtype, total, escapes, known)
 
 
 class _ValueCounter:

@@ -16,7 +16,7 @@ from .coding import Coding
 from .functions import DOMAIN, DOMAIN_VERSION
 from .inline import calls_restored
 from .places import Form, Place, innermost_first, names_read, places, tensor_for
-from .registry import function_for, scheme_of, values_of
+from .registry import function_for, is_scaling, scheme_of, values_of
 from .scheme import VALUES
 
 
@@ -58,6 +58,7 @@ def decoders(model: Model) -> Iterator[Decoder]:
 
 
 def _decoders_in(place: Place, model: Model) -> Iterator[Decoder]:
+    scalings = {node.input[0]: node for node in place.holder.node if is_scaling(node) and len(node.input) == 2}
     makers = {name: node for node in place.holder.node if values_of(node) is not None for name in node.output}
     for node in place.holder.node:
         scheme = scheme_of(node)
@@ -70,16 +71,19 @@ def _decoders_in(place: Place, model: Model) -> Iterator[Decoder]:
         maker = makers.get(names[wanted]) if len(names) > wanted else None
         if maker is not None:
             names = [*names[:wanted], *names[wanted + 1 :], *maker.input]
+        scaling = scalings.get(node.output[0])
+        last = node if scaling is None else scaling
+        names += [] if scaling is None else [scaling.input[1]]
         inputs = tuple(place.prefix + name for name in names)
         for key in inputs:
             if key not in model.initializers:
                 raise EncodeError(
-                    f"{DOMAIN}::{node.op_type} that makes {place.prefix + node.output[0]!r}: its input {key!r} is not "
+                    f"{DOMAIN}::{node.op_type} that makes {place.prefix + last.output[0]!r}: its input {key!r} is not "
                     "stored in the same graph; encode the dense model again"
                 )
-        coding = Coding(scheme, None if maker is None else values_of(maker))
-        nodes = (node,) if maker is None else (maker, node)
-        yield Decoder(place.prefix + node.output[0], node.output[0], coding, inputs, nodes)
+        coding = Coding(scheme, None if maker is None else values_of(maker), scaled=scaling is not None)
+        nodes = tuple(one for one in (maker, node, scaling) if one is not None)
+        yield Decoder(place.prefix + last.output[0], last.output[0], coding, inputs, nodes)
 
 
 def decode(model: Model, decoder: Decoder) -> NDArray:

@@ -12,14 +12,16 @@ from ..arrays import TensorSource, bits_of
 from ..model import Model
 from ..pipeline import Skip
 from ..storage import stubs
+from ..weights import find_weights
 from . import coo, protos
 from .choose import choose
 from .coding import Coding
 from .counts import Counts, count
 from .densify import decoders
+from .int8 import Int8
 from .limits import FIRST_OPSET, basic_support
 from .places import Place, places
-from .registry import CODINGS
+from .registry import CODINGS, SCALED
 from .scheme import VALUES
 
 Encoding = Literal["auto", "dense", "coo", "gaps", "bitmask"]
@@ -68,7 +70,9 @@ def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool, inline: boo
 
 def codings_for(encoding: Encoding) -> tuple[Coding, ...]:
     """The codings that `encoding` chooses among; none for `coo` and `dense`."""
-    return tuple(coding for coding in CODINGS if encoding == "auto" or coding.index.name.startswith(encoding))
+    return tuple(
+        coding for coding in (*CODINGS, *SCALED) if encoding == "auto" or coding.index.name.startswith(encoding)
+    )
 
 
 def candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[dict[str, Counts], list[Skip]]:
@@ -80,6 +84,7 @@ def candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[di
     parts = {key for decoder in decoders(model) for key in decoder.inputs}
     fixed = _fixed(model, keep_inputs=keep_inputs)
     names = {name for place in places(model.skeleton) for name in place.names()}
+    axes = {weight.key: weight.uses[0].out_axis or 0 for weight in find_weights(model, embeddings=True)}
     counts: dict[str, Counts] = {}
     skips: list[Skip] = []
     for place in places(model.skeleton):
@@ -93,7 +98,7 @@ def candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[di
             reason = fixed.get(key) or basic_support(source.shape, source.dtype, FIRST_OPSET).reason
             reason = reason or (_coo_reason(place, name) if coo_wanted else _name_reason(name, names))
             if not reason:
-                counts[key] = count(source)
+                counts[key] = count(source, axes.get(key))
             elif _is_sparse(source):
                 skips.append(_dense(key, reason))
     return counts, skips
@@ -101,7 +106,7 @@ def candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[di
 
 def _name_reason(name: str, names: set[str]) -> str:
     """Why a tensor cannot be stored in parts: a part's name is in use somewhere, where it might be meant instead."""
-    suffixes = {VALUES}.union(*(coding.suffixes for coding in CODINGS))
+    suffixes = {VALUES, *Int8().suffixes}.union(*(coding.suffixes for coding in CODINGS))
     taken = names.intersection(f"{name}.{suffix}" for suffix in suffixes)
     return f"the name {min(taken)!r}, which a part of it could get, is in use" if taken else ""
 

@@ -11,6 +11,7 @@ from .coding import Coding
 from .full import Full
 from .functions import DOMAIN
 from .gaps import Gaps
+from .int8 import Int8
 from .narrow import Narrow
 from .scheme import Scheme, ValueScheme
 from .split import Split
@@ -35,17 +36,21 @@ CODINGS: tuple[Coding, ...] = tuple(
 """Every index scheme with the values as they are and with every value scheme; storing all as it is has no sense."""
 
 
+SCALED: tuple[Coding, ...] = tuple(Coding(index, scaled=True) for index in SCHEMES)
+"""Every index scheme of int8 with a scale for each channel."""
+
+
 def scheme_of(node: onnx.NodeProto) -> Scheme | None:
-    """The index scheme that a node undoes; None for a node of another domain and for one of a value scheme.
+    """The index scheme that a node undoes; None for a node of another domain, of a value scheme, and of scales.
 
     Raises EncodeError for an operator of the domain `onnxprune` that no scheme here has.
     """
-    if node.domain != DOMAIN or values_of(node) is not None:
+    if node.domain != DOMAIN or values_of(node) is not None or is_scaling(node):
         return None
     for scheme in SCHEMES:
         if scheme.op_type == node.op_type:
             return scheme
-    known = ", ".join(scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES))
+    known = ", ".join(scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES, Int8()))
     raise EncodeError(
         f"node of {list(node.output)}: found {DOMAIN}::{node.op_type}, expected one of {known}; "
         "the file may come from a newer onnxprune"
@@ -54,7 +59,7 @@ def scheme_of(node: onnx.NodeProto) -> Scheme | None:
 
 def function_for(op_type: str, opset: int) -> onnx.FunctionProto:
     """The function of the domain `onnxprune` with this name, for models of this ai.onnx opset. Raises EncodeError."""
-    for scheme in (*SCHEMES, *VALUE_SCHEMES):
+    for scheme in (*SCHEMES, *VALUE_SCHEMES, Int8()):
         if scheme.op_type == op_type:
             return scheme.function(opset)
     raise EncodeError(f"{DOMAIN}::{op_type} is no decoder of this version; the file may come from a newer onnxprune")
@@ -65,3 +70,8 @@ def values_of(node: onnx.NodeProto) -> ValueScheme | None:
     if node.domain != DOMAIN:
         return None
     return next((scheme for scheme in VALUE_SCHEMES if scheme.op_type == node.op_type), None)
+
+
+def is_scaling(node: onnx.NodeProto) -> bool:
+    """Whether a node multiplies an int8 weight by its scales."""
+    return node.domain == DOMAIN and node.op_type == Int8().op_type

@@ -22,6 +22,7 @@ from .limits import FIRST_OPSET, Support
 from .narrow import Narrow
 from .protos import MIN_IR_VERSION, domain_import
 from .registry import CODINGS, SCHEMES, VALUE_SCHEMES, scheme_of, values_of
+from .rice import Rice
 from .scheme import Encoded, Layout, Scheme, ValueScheme
 from .split import Split
 from .standalone import OUTPUT, standalone_decoders
@@ -49,6 +50,7 @@ __all__ = [
     "Layout",
     "Narrow",
     "Plan",
+    "Rice",
     "Scheme",
     "Split",
     "Support",

@@ -18,6 +18,9 @@ from .limits import require_encodable
 GAP_BITS = (2, 3, 4, 6, 8)
 """Widths of a gap code that `count` counts escapes for; a code of b bits has the escape 2^b - 1."""
 
+REST_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
+"""Widths of the rest of a gap in a Rice code."""
+
 MAX_DISTINCT = 256
 """A tensor with more distinct values gets no codebook."""
 
@@ -55,6 +58,7 @@ class Counts:
         kept: entries whose bit pattern is not zero.
         escapes: width of a gap code in bits → escapes that the tensor's gaps need at that width.
         values: what is known of the kept entries.
+        quotients: width of a rest in bits → sum of the quotients by 2^width of the zeros behind each kept entry.
     """
 
     shape: tuple[int, ...]
@@ -62,6 +66,7 @@ class Counts:
     kept: int
     escapes: Mapping[int, int]
     values: Values = field(default_factory=Values)
+    quotients: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -95,11 +100,16 @@ def count(source: TensorSource, channel_axis: int | None = None) -> Counts:
     """
     if source.size:
         require_encodable("count", source)
-    total = 0
+    total, end = 0, 0
     escapes = dict.fromkeys(GAP_BITS, 0)
+    quotients = dict.fromkeys(REST_BITS, 0)
     values = _ValueCounter(source.dtype)
     for gaps, entries in kept_runs(source):
+        behind = gaps if total else gaps[1:]  # what lies before the first entry lies behind none
+        end += int(np.sum(gaps, dtype=np.int64)) + gaps.size
         total += entries.size
+        for bits in REST_BITS:
+            quotients[bits] += int(np.sum(behind >> np.uint32(bits), dtype=np.int64))
         for bits in GAP_BITS:
             escape = np.uint32(2**bits - 1)
             gaps = gaps[gaps >= escape]
@@ -110,7 +120,9 @@ def count(source: TensorSource, channel_axis: int | None = None) -> Counts:
     known = values.found()
     if channel_axis is not None and source.dtype == _FLOAT32 and scales_of(source, channel_axis) is not None:
         known = replace(known, channel_axis=channel_axis)
-    return Counts(source.shape, source.dtype, total, escapes, known)
+    for bits in REST_BITS if total else ():
+        quotients[bits] += (source.size - end) >> bits
+    return Counts(source.shape, source.dtype, total, escapes, known, quotients)
 
 
 class _ValueCounter:

@@ -20,8 +20,9 @@ FIRST_OPSET = 11
 FIRST_BFLOAT16_OPSET = 13
 """Cast, Gather and Reshape take bfloat16 from ai.onnx 13 on."""
 
-MAX_SIZE = 2**31 - 2
-"""Most entries a tensor may have: decoders count positions, one past the end included, in int32.
+MAX_SIZE = 2**31 - 4096
+"""Most entries a tensor may have: decoders count positions in int32, and codes that fill up a byte, up to 8 in a Rice
+code that move on by up to 256, lie past the end.
 
 int64 would double the memory of decoding for tensors that no protobuf file holds dense anyway (8 GB of float32).
 """

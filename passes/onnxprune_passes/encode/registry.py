@@ -13,10 +13,11 @@ from .functions import DOMAIN
 from .gaps import Gaps
 from .int8 import Int8
 from .narrow import Narrow
+from .rice import Rice
 from .scheme import Scheme, ValueScheme
 from .split import Split
 
-SCHEMES: tuple[Scheme, ...] = (Full(), Bitmask(), Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8))
+SCHEMES: tuple[Scheme, ...] = (Full(), Bitmask(), Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8), Rice())
 """Every index scheme, in the order in which equal sizes are decided."""
 
 VALUE_SCHEMES: tuple[ValueScheme, ...] = (

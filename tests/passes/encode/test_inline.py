@@ -134,8 +134,8 @@ def test_the_bytes_of_a_tensor_are_those_in_the_file(build: Build, name: str) ->
 def test_tensors_that_their_nodes_outweigh_stay_dense(build: Build) -> None:
     names = [f"w{number}" for number in range(6)]
     steps = "\n".join(f"h{i + 1} = MatMul({'x' if i == 0 else f'h{i}'}, {name})" for i, name in enumerate(names))
-    text = f"g (float[N,16] x) => (float[N,16] h6) {{ {steps} }}"
-    model = build(text, {name: weight(i, 16, 16, density=0.05) for i, name in enumerate(names)})
+    text = f"g (float[N,14] x) => (float[N,14] h6) {{ {steps} }}"
+    model = build(text, {name: weight(i, 14, 14, density=0.05) for i, name in enumerate(names)})
     assert len(encode_model(model, "gaps").tensors) == 6
     assert encode_model(model, "gaps", inline=True).model is model
 

@@ -1,0 +1,244 @@
+"""Rice coding of gaps: the quotient of each gap by 2^bits in unary, the rest in bits of its own.
+
+A code for gaps that are geometrically distributed, as those of pruned weights nearly are (Golomb 1966, "Run-length
+encodings"; Rice 1979, "Some practical universal noiseless coding techniques"): within 0.1 bits of the entropy of a
+position. The width of the rest is in the data, so that one function serves every density.
+
+The tensor is walked from its end, since each step then is -1 - rest, and positions are remainders by the size: no
+offset is needed, and no zero in the unary code can fall outside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+
+from ..arrays import CHUNK, NDArray, TensorSource, bits_of
+from ..errors import EncodeError
+from . import functions
+from .counts import REST_BITS, Counts, changed, counts_of, kept_runs
+from .limits import Support, basic_support, require_encodable
+from .scheme import Encoded, Layout, check_values, dims_of, shape_tensor
+
+_SIGNATURE = "DecodeRice (high, low, powers, values, shape) => (weight)"
+
+_DOC = """Version 1. From the end: a bit 1 of high moves by 1 + the next of low and puts the next of values on \
+fillers, 0 by 1 + the first. low: a row for each of powers."""
+
+_BODY = """
+  tall = Constant <value = int64[3] {0, -1, 1}> ()
+  by = Constant <value = uint8[8] {0, 1, 2, 3, 4, 5, 6, 7}> ()
+  base = Constant <value = uint8 {2}> ()
+  back = Constant <value = int32 {-1}> ()
+  none = Constant <value = int32[1, 1] {0}> ()
+  low_byte = Reshape (low, tall)
+  low_moved = BitShift <direction = "RIGHT"> (low_byte, by)
+  low_bit = Mod (low_moved, base)
+  planes = Flatten (low_bit)
+  rest = MatMulInteger (powers, planes)
+  steps = Sub (back, rest)
+  byte = Reshape (high, tall)
+  moved = BitShift <direction = "RIGHT"> (byte, by)
+  bit = Mod (moved, base)
+  row = Flatten (bit)
+  put = Cast <to = 6> (row)
+  rank = CumSum (put, back)
+  order = Mul (rank, put)
+  step = Gather (steps, order)
+  end = CumSum (step, back)
+  size = ReduceProd (shape)
+  past = Cast <to = 6> (size)
+  place = Mod (end, past)
+  got = Gather (values, order)
+  fill = Gather (values, none)
+  empty = Expand (fill, size)
+  all = ScatterElements <axis = 1> (empty, place, got)
+  weight = Reshape (all, shape)
+"""
+
+
+@dataclass(frozen=True)
+class Rice:
+    """Gaps in Rice codes whose width is chosen for each tensor."""
+
+    @property
+    def name(self) -> str:
+        """`rice`."""
+        return "rice"
+
+    @property
+    def op_type(self) -> str:
+        """`DecodeRice`."""
+        return "DecodeRice"
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Ends of the initializers' names, in the decoder node's input order."""
+        return ("high", "low", "powers", "values", "shape")
+
+    @property
+    def stores_zeros(self) -> bool:
+        """No: only kept entries."""
+        return False
+
+    def supports(self, shape: Sequence[int], dtype: np.dtype[Any], opset: int) -> Support:
+        """All encodable dtypes but bfloat16, for the reason that gap codes have."""
+        if dtype == np.dtype(ml_dtypes.bfloat16):
+            return Support("onnxruntime's CPU provider has no bfloat16 Expand, which Rice decoders need; use bitmask")
+        return basic_support(shape, dtype, opset)
+
+    def layout(self, counts: Counts) -> tuple[Layout, ...]:
+        """The codes: high uint8 [1, bytes], low uint8 [bits, bytes], powers uint8 [bits]; values [1 + kept + one
+        for each bit that fills the last byte of high], shape int64 [rank].
+        """
+        return min((_layout(counts, bits) for bits in REST_BITS), key=_nbytes)
+
+    def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
+        """Store a tensor; see `Scheme.encode`. Needs the encoded tensor and some 20 bytes a kept entry."""
+        require_encodable(self.name, source)
+        counts = counts_of(source, counts)
+        high, low, powers, places, _ = self.layout(counts)
+        bits, spare = powers.shape[0], places.shape[0] - 1 - counts.kept
+        gaps, values = _from_the_end(source, counts, spare)
+        ends = np.cumsum((gaps[:-1] >> np.uint32(bits)) + np.uint32(1), dtype=np.int64)
+        used = int(ends[-1]) if ends.size else 0
+        if used != counts.kept + counts.quotients[bits]:
+            raise changed()
+        rests = np.full(8 * low.shape[1], (1 << bits) - 1, np.uint8)
+        rests[1 : 1 + counts.kept] = gaps[:-1] & np.uint32((1 << bits) - 1)
+        put = np.zeros(8 * high.shape[1], np.uint8)
+        put[ends - 1] = 1
+        _fill(put[used:], bits_of(values), gaps, 1 << bits, counts)
+        planes = [np.packbits(rests >> np.uint8(bit) & np.uint8(1), bitorder="little") for bit in range(bits)]
+        index = (np.packbits(put, bitorder="little")[None], np.stack(planes), _powers(bits))
+        return Encoded(self.name, (*index, values, shape_tensor(source.shape)), source.shape, source.dtype)
+
+    def decode(self, tensors: Sequence[NDArray], spare: int = 0) -> NDArray:
+        """The tensor, from (high, low, powers, values, shape). Raises EncodeError when they do not fit together."""
+        if len(tensors) != len(self.suffixes):
+            raise EncodeError(
+                f"{self.op_type}: found {len(tensors)} inputs, expected 5 ({', '.join(self.suffixes)}); it is damaged"
+            )
+        high, low, powers, values, dims = tensors
+        check_values(self.op_type, values)
+        shape = dims_of(self.op_type, dims)
+        steps = self._steps(high, low, powers)
+        size, bits = math.prod(shape), bits_of(values)
+        damaged = EncodeError(
+            f"{self.op_type}: {high.size} and {low.size} bytes of codes do not fit {bits.size - 1} values in shape "
+            f"{list(shape)}; the file is damaged"
+        )
+        flat = np.full(size, bits[0])
+        stored, beyond = 1, size + 8 * int(steps[0])
+        for positions in _positions(high[0], steps):
+            if stored + positions.size > bits.size or positions[-1] > beyond:
+                raise damaged
+            flat[-positions % size] = bits[stored : stored + positions.size]
+            stored += positions.size
+        if not stored <= bits.size <= stored + 8 + spare:
+            raise damaged
+        return flat.view(values.dtype).reshape(shape)
+
+    def _steps(self, high: NDArray, low: NDArray, powers: NDArray) -> NDArray:
+        """How far a bit 0 of `high` moves on, and then each bit 1; int64. Raises EncodeError when that cannot be."""
+        one_row = high.dtype == np.uint8 and high.ndim == 2 and high.shape[0] == 1
+        if not one_row or low.dtype != np.uint8 or low.ndim != 2 or not 1 <= low.shape[0] <= 8 or not low.shape[1]:
+            raise EncodeError(
+                f"{self.op_type}: codes are {high.dtype} {list(high.shape)} and {low.dtype} {list(low.shape)}, "
+                "expected uint8 [1, n] and [1 to 8, m]; the file is damaged"
+            )
+        if powers.dtype != np.uint8 or not np.array_equal(powers, _powers(low.shape[0])):
+            raise EncodeError(f"{self.op_type}: powers are not those of {low.shape[0]} bits; the file is damaged")
+        rests = np.zeros(8 * low.shape[1], np.uint8)
+        for bit, plane in enumerate(low):
+            rests |= np.unpackbits(plane, bitorder="little") << np.uint8(bit)
+        return rests.astype(np.int64) + 1
+
+    def function(self, opset: int) -> onnx.FunctionProto:
+        """`DecodeRice`; see `Scheme.function`."""
+        return functions.function_from_text(_SIGNATURE, _BODY, _DOC, opset)
+
+
+def _powers(bits: int) -> NDArray:
+    found: NDArray = (1 << np.arange(bits)).astype(np.uint8)
+    return found
+
+
+def _layout(counts: Counts, bits: int) -> tuple[Layout, ...]:
+    """What encoding with rests of `bits` bits would build."""
+    used = counts.kept + counts.quotients[bits]
+    high = max(1, -(-used // 8))
+    spare = 8 * high - used if counts.kept else 0
+    byte = np.dtype(np.uint8)
+    return (
+        Layout(byte, (1, high)),
+        Layout(byte, (bits, -(-(1 + counts.kept + spare) // 8))),
+        Layout(byte, (bits,)),
+        Layout(counts.dtype, (1 + counts.kept + spare,)),
+        Layout(np.dtype(np.int64), (len(counts.shape),)),
+    )
+
+
+def _nbytes(layout: tuple[Layout, ...]) -> int:
+    return sum(math.prod(part.shape) * part.dtype.itemsize for part in layout)
+
+
+def _from_the_end(source: TensorSource, counts: Counts, spare: int) -> tuple[NDArray, NDArray]:
+    """The zeros behind each kept entry, the last entry first, and behind those the zeros before the first, uint32
+    [kept + 1]; and the values: filler, kept entries in that order, and the last of them `spare` times more.
+    """
+    gaps = np.zeros(counts.kept + 1, np.uint32)
+    values = np.zeros(1 + counts.kept + spare, source.dtype)
+    left, end = counts.kept, 0
+    for run, entries in kept_runs(source):
+        left -= run.size
+        if left < 0:
+            raise changed()
+        gaps[1 + left : 1 + left + run.size] = run[::-1]
+        values[1 + left : 1 + left + run.size] = entries[::-1]
+        end += int(np.sum(run, dtype=np.int64)) + run.size
+    if left:
+        raise changed()
+    gaps[0] = source.size - end
+    values[1 + counts.kept :] = values[counts.kept]
+    return gaps, values
+
+
+def _fill(put: NDArray, values: NDArray, gaps: NDArray, step: int, counts: Counts) -> None:
+    """Set the bits of `high` behind the last one that is needed.
+
+    A bit 0 moves on by `step` and puts the filler, which is right where the tensor has a zero. Where it has a kept
+    entry (positions before the start are those from the end), a 1 puts that entry there once more: the numbers of
+    `low` that are left over move on by as much.
+    """
+    near = gaps[: min(counts.kept, 8 * step)]
+    behind = np.cumsum(near + np.uint32(1), dtype=np.int64)  # 1 is the last entry
+    known = dict(zip((behind % counts.size).tolist(), range(1, 1 + near.size), strict=True))
+    end, stored = counts.size - int(gaps[-1]), 1 + counts.kept
+    for turn in range(put.size if counts.kept else 0):
+        at = known.get((end + (turn + 1) * step) % counts.size)
+        if at is not None:
+            put[turn] = 1
+            values[stored] = values[at]
+            stored += 1
+
+
+def _positions(high: NDArray, steps: NDArray) -> Iterator[NDArray]:
+    """How far from the end each bit 1 of `high` [n] puts a value, 1 is the last entry; chunk by chunk."""
+    end, rank = 0, 0
+    for start in range(0, high.size, CHUNK // 8):
+        put = np.unpackbits(high[start : start + CHUNK // 8], bitorder="little").view(np.bool_)
+        order = np.where(put, rank + np.cumsum(put), 0)
+        rank += int(np.count_nonzero(put))
+        if rank >= steps.size:
+            raise EncodeError(f"DecodeRice: more bits 1 than the {steps.size} numbers of low; the file is damaged")
+        ends = end + np.cumsum(steps[order])
+        end = int(ends[-1])
+        if np.any(put):
+            yield ends[put]

@@ -10,6 +10,7 @@ from .densify import densify
 from .group import DefaultGroup
 from .inspect import inspect
 from .interrupt import listen
+from .plot import plot
 from .prune import prune
 from .retrain import retrain
 from .schema import schema
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for _command in (prune, retrain, inspect, sensitivity, verify, densify, schema, completion):
+for _command in (prune, retrain, inspect, sensitivity, plot, verify, densify, schema, completion):
     cli.add_command(_command)
 
 

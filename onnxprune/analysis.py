@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from onnxprune_passes.channel_groups import find_channels
 from onnxprune_passes.dead_neurons import RemoveDeadNeurons
-from onnxprune_passes.encode import decoders, densify, sparse_tensors
+from onnxprune_passes.encode import densify
 from onnxprune_passes.errors import ModelError
 from onnxprune_passes.fixed import fixed_transform
 from onnxprune_passes.model import Model
@@ -22,6 +22,7 @@ from .files import file_of
 from .layers.costs import LayerTable
 from .macs import BATCH_NOTE, NodeShapes, total
 from .report import SCHEMA_VERSION, File, Left, finite
+from .stored import StoredTensor, stored
 from .zeros import count_zeros
 
 
@@ -111,6 +112,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
         dense_macs, effective_macs: the same; null where one is not known.
         other_parameters: entries of all other tensors (biases, statistics, constants).
         encoded: tensor -> the scheme that it is stored by, for those that are not dense.
+        stored: how they are stored, in the same order: bytes, bounds, and gzip and zstd where that was asked for.
         notes: what the numbers rest on.
         layers: what each layer costs, where that was asked for; see `onnxprune.layers.layer_table`.
     """
@@ -128,12 +130,15 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     effective_macs: int | None
     other_parameters: int
     encoded: dict[str, str]
+    stored: tuple[StoredTensor, ...] = ()
     notes: tuple[str, ...]
     layers: LayerTable | None = None
 
 
-def analyze(model: Model) -> Analysis:
+def analyze(model: Model, *, compare: bool = False) -> Analysis:
     """What is in `model`; nothing is changed. An encoded model is looked at as the dense one that it stands for.
+
+    `compare`: say what gzip and zstd make of the encoded tensors too, dense; slow for large ones.
 
     Raises:
         EncodeError: a stored tensor cannot be decoded.
@@ -144,6 +149,7 @@ def analyze(model: Model) -> Analysis:
     log = RemoveDeadNeurons()(State(dense)).log
     sources = (dense.initializers.source(key) for key in dense.initializers if key not in names)
     rows = weight_rows(dense)
+    found = stored(model, compare=compare)
     return Analysis(
         weights=rows,
         groups=_groups(dense),
@@ -158,19 +164,16 @@ def analyze(model: Model) -> Analysis:
         dense_macs=total(row.dense_macs for row in rows),
         effective_macs=total(row.effective_macs for row in rows),
         other_parameters=sum(source.size for source in sources),
-        encoded=_schemes(model),
+        encoded={one.name: one.scheme for one in found},
+        stored=found,
         notes=(BATCH_NOTE,),
     )
 
 
-def analyze_file(path: str | Path) -> Analysis:
+def analyze_file(path: str | Path, *, compare: bool = False) -> Analysis:
     """`analyze` of the model in a file. Raises ModelError when it cannot be read, and as `analyze`."""
     model = load(path)
-    return msgspec.structs.replace(analyze(model), file=file_of(model, path))
-
-
-def _schemes(model: Model) -> dict[str, str]:
-    return {one.key: one.coding.name for one in decoders(model)} | dict.fromkeys(sparse_tensors(model), "coo")
+    return msgspec.structs.replace(analyze(model, compare=compare), file=file_of(model, path))
 
 
 def _groups(model: Model) -> tuple[GroupAnalysis, ...]:

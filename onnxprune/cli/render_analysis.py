@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from ..analysis import Analysis, GroupAnalysis
+from ..stored import StoredTensor
 from .render import console, count_text, percent, shape_text, table
 
 
@@ -15,6 +16,8 @@ def show_analysis(analysis: Analysis, *, groups: bool) -> None:
     """What `onnxprune inspect` found; `groups` lists the neurons too."""
     out = console()
     out.print(_weight_table(analysis))
+    if analysis.stored:
+        out.print(_stored_table(analysis.stored))
     dead = [group for group in analysis.groups if groups or group.input_dead or group.output_dead]
     if dead:
         out.print(_group_table("Neurons" if groups else "Dead neurons", dead))
@@ -56,6 +59,34 @@ def _weight_table(analysis: Analysis) -> Table:
     ]
     columns = ("name", "op", "shape", "dtype", "density", "bytes", "stored", "MACs", "effective MACs")
     return table("Weights", columns, rows, text=("name", "op", "dtype", "stored"))
+
+
+def _stored_table(stored: Sequence[StoredTensor]) -> Table:
+    """One row for each encoded tensor and one for all of them; factors are of the dense tensor, gzip and zstd."""
+    rows = [(one.name, one.scheme, percent(one.density), *_stored_cells([one])) for one in stored]
+    if len(stored) > 1:
+        rows.append(("all", "", "", *_stored_cells(stored)))
+    names = ["name", "stored", "density", "index", "values", "bytes", "bound", "x bound", "dense", "dense / bytes"]
+    names += [f"{name} / bytes" for name in ("gzip -9", "zstd -19") if _compared(stored, name)]
+    return table("Encoded tensors (bytes; functions are not in them)", names, rows, text=("name", "stored"))
+
+
+def _stored_cells(stored: Sequence[StoredTensor]) -> list[str]:
+    index, values = sum(one.index_bytes for one in stored), sum(one.value_bytes for one in stored)
+    nbytes, dense = sum(one.bytes for one in stored), sum(one.dense_bytes for one in stored)
+    bound = sum(one.bound_bytes for one in stored)
+    over = f"{(index + values) / bound:.3f}" if bound else "-"
+    cells = [f"{index:,}", f"{values:,}", f"{nbytes:,}", f"{bound:,.0f}", over, f"{dense:,}", f"{dense / nbytes:.2f}"]
+    for name in ("gzip -9", "zstd -19"):
+        sizes = _compared(stored, name)
+        cells += [f"{sum(sizes) / nbytes:.2f}"] if sizes else []
+    return cells
+
+
+def _compared(stored: Sequence[StoredTensor], name: str) -> list[int]:
+    """Bytes of each tensor under a compressor; empty where that was not measured."""
+    found = [one.gzip_bytes if name == "gzip -9" else one.zstd_bytes for one in stored]
+    return [nbytes for nbytes in found if nbytes is not None]
 
 
 def _group_table(title: str, groups: Iterable[GroupAnalysis]) -> Table:

@@ -108,11 +108,11 @@ def choose(
 def stored_nbytes(coding: Coding, name: str, counts: Counts, opset: int, *, inline: bool) -> int:
     """File bytes of a weight stored so: its initializers and its nodes, `inline` those of the decoders themselves."""
     called = coding.nbytes(name, counts)
-    return called + _written_out(coding, len(name.encode()), opset) if inline else called
+    return called + written_out_nbytes(coding, len(name.encode()), opset) if inline else called
 
 
 @lru_cache(maxsize=4096)
-def _written_out(coding: Coding, length: int, opset: int) -> int:
+def written_out_nbytes(coding: Coding, length: int, opset: int) -> int:
     """The bytes that inlining adds to a weight whose name has so many bytes."""
     functions = {scheme.op_type: scheme.function(opset) for scheme in coding.schemes}
     nodes = coding.nodes("n" * length)

@@ -26,6 +26,7 @@ from .scheme import SPARE, VALUES, Decodable, Encoded, Layout, Scheme, ValueSche
 
 _INT8 = Int8()
 _SCALES = _INT8.suffixes[1]
+_SHAPE = "shape"
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,12 @@ class Coding:
         return _nbytes(self._parts_of(counts, of_index=False))
 
     def _parts_of(self, counts: Counts, *, of_index: bool) -> list[Layout]:
-        own = {*self.index.suffixes} - {VALUES}
         parts = zip(self.suffixes, self.layout(counts), strict=True)
-        return [part for suffix, part in parts if (suffix in own) == of_index and suffix != "shape"]
+        return [part for suffix, part in parts if self.is_of_index(suffix) == of_index and suffix != _SHAPE]
+
+    def is_of_index(self, suffix: str) -> bool:
+        """Whether the part with this suffix says where entries lie; neither that nor what they are says the shape."""
+        return suffix in self.index.suffixes and suffix not in (VALUES, _SHAPE)
 
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
         """Store a tensor; see `Scheme.encode`."""

@@ -12,7 +12,7 @@ stream, so both forms hold the same bytes and the external form needs memory for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -35,7 +35,7 @@ EXTERNAL_THRESHOLD: Final = 1024  # bytes; a tensor of more lies in the data fil
 
 @dataclass(frozen=True)
 class Layer:
-    """One weighted layer: `weight` is its shape, [out, in, 3, 3] for a Conv and [out, in] for a Gemm."""
+    """One weighted layer: `weight` is its shape, [out, in, height, width] for a Conv and [out, in] for a Gemm."""
 
     name: str
     weight: tuple[int, ...]
@@ -62,9 +62,14 @@ def layers(scale: int = 1) -> list[Layer]:
 
 
 def parameter_shapes(scale: int = 1) -> dict[str, tuple[int, ...]]:
-    """Shape of every initializer by name, in the order of the file; nothing is allocated."""
+    """Shape of every initializer of VGG-16 by name, in the order of the file; nothing is allocated."""
+    return shapes_of(layers(scale))
+
+
+def shapes_of(table: Sequence[Layer]) -> dict[str, tuple[int, ...]]:
+    """Shape of every initializer of the layers in `table`, a weight and a bias each."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer in layers(scale):
+    for layer in table:
         shapes[f"{layer.name}.weight"] = layer.weight
         shapes[f"{layer.name}.bias"] = layer.weight[:1]
     return shapes
@@ -101,10 +106,10 @@ def external_initializer(
     return tensor
 
 
-def initializers(scale: int, seed: int, file: BinaryIO | None, location: str) -> list[TensorProto]:
+def initializers(table: Sequence[Layer], seed: int, file: BinaryIO | None, location: str) -> list[TensorProto]:
     """All initializers; with a `file`, those above EXTERNAL_THRESHOLD go into it under the name `location`."""
     tensors: list[TensorProto] = []
-    for index, layer in enumerate(layers(scale)):
+    for index, layer in enumerate(table):
         zeros = np.zeros(layer.weight[0], dtype=np.float32)
         for name, shape, chunks in (
             (f"{layer.name}.weight", layer.weight, weight_chunks(layer, seed, index)),
@@ -175,19 +180,28 @@ def model_from_tensors(tensors: list[TensorProto], scale: int, seed: int) -> onn
     return model
 
 
-def write(out: Path, seed: int, scale: int, external: bool) -> None:
-    """Write `out`, and `out`.data when `external`; both appear under their final names only when complete."""
+def write_model(
+    out: Path,
+    table: Sequence[Layer],
+    seed: int,
+    build: Callable[[list[TensorProto]], onnx.ModelProto],
+    *,
+    external: bool,
+) -> None:
+    """Write what `build` makes of the initializers of `table` to `out`, and their bytes to `out`.data when `external`.
+
+    Both appear under their final names only when complete.
+    """
     part = out.with_name(out.name + ".part")
     if external:
         data = out.with_name(out.name + ".data")
         data_part = data.with_name(data.name + ".part")
         with data_part.open("wb") as file:
-            tensors = initializers(scale, seed, file, data.name)
-        part.write_bytes(model_from_tensors(tensors, scale, seed).SerializeToString())
+            tensors = initializers(table, seed, file, data.name)
+        part.write_bytes(build(tensors).SerializeToString())
         data_part.replace(data)
     else:
-        model = model_from_tensors(initializers(scale, seed, None, ""), scale, seed)
-        part.write_bytes(model.SerializeToString())
+        part.write_bytes(build(initializers(table, seed, None, "")).SerializeToString())
     part.replace(out)
 
 
@@ -198,7 +212,7 @@ def write(out: Path, seed: int, scale: int, external: bool) -> None:
 @click.option("--scale", type=click.IntRange(1, 64), default=1, show_default=True, help="Divide all widths by this.")
 def main(out: Path, seed: int, external: bool, scale: int) -> None:
     """Write VGG-16 with He-initialised random weights."""
-    write(out, seed, scale, external)
+    write_model(out, layers(scale), seed, lambda tensors: model_from_tensors(tensors, scale, seed), external=external)
     parameters = sum(math.prod(shape) for shape in parameter_shapes(scale).values())
     place = f"in {out.name}.data" if external else "inline"
     click.echo(f"{out}: {parameters:,} parameters, seed {seed}, weights {place}")

@@ -28,16 +28,19 @@ _weight_option = click.option(
 @plot.command(cls=Examples, epilog="onnxprune plot mask model.pruned.onnx --weight fc1.weight --band 28 -o mask.png")
 @click.argument("model", type=IN_FILE, metavar="MODEL.onnx")
 @_weight_option
+@click.option(
+    "--masks", type=IN_FILE, metavar="FILE.npz", help="Take what these masks prune for zero too (see --save-masks)."
+)
 @click.option("--band", type=click.IntRange(min=1), metavar="N", help="Mark every N inputs.")
 @_output_option
 @debug_option
-def mask(model: str, weight: str, band: int | None, output: str) -> None:
+def mask(model: str, weight: str, masks: str | None, band: int | None, output: str) -> None:
     """Which entries of a weight are kept: a row for each neuron, a column for each input."""
     from ..plots.figure import check_plot
     from ..plots.weights import plot_mask
 
     check_plot(output, "--output")
-    plot_mask(model, weight, output, band=band)
+    plot_mask(model, weight, output, masks=masks, band=band)
 
 
 @plot.command(

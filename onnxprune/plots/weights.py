@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnxprune_passes.encode import densify
-from onnxprune_passes.errors import SelectionError
+from onnxprune_passes.errors import DataError, SelectionError
+from onnxprune_passes.masks import Masks
 from onnxprune_passes.selection import matches
 from onnxprune_passes.storage import load
 from onnxprune_passes.weights import Weight, find_weights
@@ -29,11 +30,12 @@ class StoredWeight:
     values: Array
 
 
-def read_weight(model: str | Path, glob: str) -> StoredWeight:
-    """The one weight of the file `model` that `glob` names; encoded files are decoded.
+def read_weight(model: str | Path, glob: str, masks: str | Path | None = None) -> StoredWeight:
+    """The one weight of the file `model` that `glob` names, under the masks of a file; encoded files are decoded.
 
     Raises:
         ModelError, EncodeError: the file cannot be read.
+        DataError: the masks cannot be read, or have another shape.
         SelectionError: no weight, or more than one, has such a name.
     """
     dense = densify(load(model))
@@ -45,18 +47,35 @@ def read_weight(model: str | Path, glob: str) -> StoredWeight:
             f"--weight {glob!r} names {len(found)} weights of {model}, one is needed: choose of {names}"
         )
     (weight,) = found
-    return StoredWeight(weight.key, _by_neuron(weight, dense.initializers[weight.key]))
+    kept = np.ones(weight.shape, np.bool_) if masks is None else _mask(masks, weight)
+    return StoredWeight(weight.key, _by_neuron(weight, dense.initializers[weight.key], kept))
 
 
-def _by_neuron(weight: Weight, values: Array) -> Array:
-    """`values` as floats with the neurons in front and all else in one axis."""
+def _mask(path: str | Path, weight: Weight) -> NDArray[np.bool_]:
+    masks = Masks.load(path)
+    if weight.key not in masks:
+        raise DataError(f"{path}: no mask of {weight.key!r}: give the masks of the same model")
+    kept = masks[weight.key]
+    if kept.shape != weight.shape:
+        raise DataError(
+            f"{path}: the mask of {weight.key} has the shape {kept.shape}, expected {weight.shape}: give the model "
+            f"that was pruned"
+        )
+    return kept
+
+
+def _by_neuron(weight: Weight, values: Array, kept: NDArray[np.bool_]) -> Array:
+    """`values` as floats, zero where not kept, with the neurons in front and all else in one axis."""
     if weight.zero_point is not None:
         values = values.astype(np.int64) - weight.zero_point
+    values = np.where(kept, values, 0)
     out_axis = weight.uses[0].out_axis or 0
     return np.moveaxis(values.astype(np.float32), out_axis, 0).reshape(values.shape[out_axis], -1)
 
 
-def plot_mask(model: str | Path, glob: str, path: str | Path, *, band: int | None = None) -> None:
+def plot_mask(
+    model: str | Path, glob: str, path: str | Path, *, masks: str | Path | None = None, band: int | None = None
+) -> None:
     """Draw which entries of a weight are kept: a row for each neuron, a column for each input, kept ones dark.
 
     Under it, how many of each input's connections are kept.
@@ -65,13 +84,15 @@ def plot_mask(model: str | Path, glob: str, path: str | Path, *, band: int | Non
         model: the file, encoded or not.
         glob: the weight's name.
         path: the .png or .svg file.
+        masks: an `.npz` of masks (`onnxprune MODEL --save-masks`), in the shapes of the file: what they prune counts
+            as zero too. For the dense file, where that of the pruned one got smaller shapes.
         band: mark every so many inputs, such as 28 for pictures of 28 columns.
 
     Raises:
         SelectionError: not one such weight, `path` is no .png or .svg, or matplotlib is missing.
-        ModelError, DataError: a file cannot be read or written.
+        ModelError, DataError: a file cannot be read or written, or masks do not fit.
     """
-    weight = read_weight(model, glob)
+    weight = read_weight(model, glob, masks)
     kept = weight.values != 0
     neurons, inputs = kept.shape
     share = np.count_nonzero(kept) / max(kept.size, 1)

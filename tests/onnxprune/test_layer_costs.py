@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from onnxprune.layers import LayerCost, layer_cost, total_of
 
+ROWS: dict[str, dict[str, tuple[float, float, float]]] = json.loads(
+    (Path(__file__).parents[2] / "models" / "paper" / "published.json").read_text()
+)
+
 
 @dataclass(frozen=True)
 class Published:
-    """One line: entries, MACs a weight is used for, neurons behind the pooling; Act %, Weights %, FLOP %."""
+    """One line: entries, products a weight is used for, neurons behind the pooling; Act %, Weights %, FLOP %."""
 
     name: str
     weights: int
@@ -22,51 +28,44 @@ class Published:
     flop: float
 
 
-LENET_300_100 = (
-    Published("fc1", 784 * 300, 1, 300, 38, 8, 8),
-    Published("fc2", 300 * 100, 1, 100, 65, 9, 4),
-    Published("fc3", 100 * 10, 1, 10, 100, 26, 17),
-)
+LENET_300_100 = ((784 * 300, 1, 300), (300 * 100, 1, 100), (100 * 10, 1, 10))
 LENET_5 = (
-    Published("conv1", 20 * 25, 24 * 24, 20 * 12 * 12, 82, 66, 66),
-    Published("conv2", 50 * 20 * 25, 8 * 8, 50 * 4 * 4, 72, 12, 10),
-    Published("fc1", 800 * 500, 1, 500, 55, 8, 6),
-    Published("fc2", 500 * 10, 1, 10, 100, 19, 10),
+    (20 * 25, 24 * 24, 20 * 12 * 12),
+    (50 * 20 * 25, 8 * 8, 50 * 4 * 4),
+    (800 * 500, 1, 500),
+    (500 * 10, 1, 10),
 )
 ALEXNET = (
-    Published("conv1", 96 * 3 * 121, 55 * 55, 96 * 27 * 27, 88, 84, 84),
-    Published("conv2", 256 * 48 * 25, 27 * 27, 256 * 13 * 13, 52, 38, 33),
-    Published("conv3", 384 * 256 * 9, 13 * 13, 384 * 13 * 13, 37, 35, 18),
-    Published("conv4", 384 * 192 * 9, 13 * 13, 384 * 13 * 13, 40, 37, 14),
-    Published("conv5", 256 * 192 * 9, 13 * 13, 256 * 6 * 6, 34, 37, 14),
-    Published("fc1", 9216 * 4096, 1, 4096, 36, 9, 3),
-    Published("fc2", 4096 * 4096, 1, 4096, 40, 9, 3),
-    Published("fc3", 4096 * 1000, 1, 1000, 100, 25, 10),
+    (96 * 3 * 121, 55 * 55, 96 * 27 * 27),
+    (256 * 48 * 25, 27 * 27, 256 * 13 * 13),
+    (384 * 256 * 9, 13 * 13, 384 * 13 * 13),
+    (384 * 192 * 9, 13 * 13, 384 * 13 * 13),
+    (256 * 192 * 9, 13 * 13, 256 * 6 * 6),
+    (9216 * 4096, 1, 4096),
+    (4096 * 4096, 1, 4096),
+    (4096 * 1000, 1, 1000),
 )
 
 
-def _vgg() -> tuple[Published, ...]:
-    act = (53, 89, 80, 81, 68, 70, 64, 51, 45, 34, 32, 29, 19, 38, 42, 100)
-    kept = (58, 22, 34, 36, 53, 24, 42, 32, 27, 34, 35, 29, 36, 4, 4, 23)
-    flop = (58, 12, 30, 29, 43, 16, 29, 21, 14, 15, 12, 9, 11, 1, 2, 9)
-    blocks = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
+def _vgg() -> tuple[tuple[int, int, int], ...]:
     shapes, source, side = [], 3, 224
-    for block in blocks:
+    for block in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):
         for index, width in enumerate(block, start=1):
             behind = side // 2 if index == len(block) else side
             shapes.append((width * source * 9, side * side, width * behind * behind))
             source = width
         side //= 2
-    shapes += [(25088 * 4096, 1, 4096), (4096 * 4096, 1, 4096), (4096 * 1000, 1, 1000)]
-    names = [f"conv{block}_{index}" for block, size in enumerate((2, 2, 3, 3, 3), 1) for index in range(1, size + 1)]
-    names += ["fc6", "fc7", "fc8"]
-    return tuple(
-        Published(name, *shape, *shares) for name, shape, *shares in zip(names, shapes, act, kept, flop, strict=True)
+    return (*shapes, (25088 * 4096, 1, 4096), (4096 * 4096, 1, 4096), (4096 * 1000, 1, 1000))
+
+
+SHAPES = {"lenet_300_100": LENET_300_100, "lenet_5": LENET_5, "alexnet": ALEXNET, "vgg16": _vgg()}
+NETWORKS = {
+    network: tuple(
+        Published(name, *shape, *ROWS[network][name])
+        for name, shape in zip((name for name in ROWS[network] if name != "total"), shapes, strict=True)
     )
-
-
-VGG_16 = _vgg()
-NETWORKS = {"LeNet-300-100": LENET_300_100, "LeNet-5": LENET_5, "AlexNet": ALEXNET, "VGG-16": VGG_16}
+    for network, shapes in SHAPES.items()
+}
 
 
 def costs(published: tuple[Published, ...]) -> list[LayerCost]:
@@ -100,10 +99,10 @@ def test_flop_share_is_weights_times_activations_of_the_layer_before(network: st
 @pytest.mark.parametrize(
     ("network", "weights", "act", "kept", "flop"),
     [
-        ("LeNet-300-100", 266_200, 46.1, 8.2, 7.5),
-        ("LeNet-5", 430_500, 76.9, 8.4, 16.2),
-        ("AlexNet", 60_954_656, 54.0, 11.1, 30.3),
-        ("VGG-16", 138_344_128, 64.2, 7.6, 20.6),  # 7.5 is published: fc6, 3/4 of all weights, is rounded to 4 %
+        ("lenet_300_100", 266_200, 46.1, 8.2, 7.5),
+        ("lenet_5", 430_500, 76.9, 8.4, 16.2),
+        ("alexnet", 60_954_656, 54.0, 11.1, 30.3),
+        ("vgg16", 138_344_128, 64.2, 7.6, 20.6),  # 7.5 is published: fc6, 3/4 of all weights, is rounded to 4 %
     ],
 )
 def test_totals_are_weighted_by_neurons_weights_and_flops(
@@ -118,7 +117,7 @@ def test_totals_are_weighted_by_neurons_weights_and_flops(
 
 
 def test_kept_weights_of_the_lenets_make_the_published_factors() -> None:
-    kept = [total_of(costs(network)).kept for network in (LENET_300_100, LENET_5)]
+    kept = [total_of(costs(NETWORKS[network])).kept for network in ("lenet_300_100", "lenet_5")]
     assert kept == [21_776, 36_280]
 
 

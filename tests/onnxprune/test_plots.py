@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from onnxprune_passes.errors import DataError, SelectionError
+from onnxprune_passes.masks import Masks
 
 from onnxprune.cli.main import cli
 from onnxprune.plots import plot_histogram, plot_mask, plot_trade_off
@@ -37,6 +38,7 @@ def _arrays(path: Path) -> dict[str, Array]:
 
 def _pruned(net: Path, name: str = "small.onnx", **given: Any) -> Path:
     out = net.with_name(name)
+    given = {name.replace("_", "-"): value for name, value in given.items()}
     report = prune_file(options_from(str(net), {"output": str(out), "quiet": True, **given}))
     assert report.status == "done", report.error
     return out
@@ -69,6 +71,26 @@ def test_a_mask_has_a_row_for_each_neuron_and_a_column_for_each_input(net: Path,
     np.testing.assert_allclose(counts.lines[0].get_ydata(), 100 * kept.mean(axis=0))
     assert [line.get_xdata()[0] for line in picture.lines] == [16, 32, 48]
     assert out.read_bytes().startswith(PNG)
+
+
+def test_masks_are_drawn_over_the_model_that_was_pruned(net: Path, axes_drawn: list[Any]) -> None:
+    masks, out = net.with_name("masks.npz"), net.with_name("mask.png")
+    small = _pruned(net, sparsity=0.8, shrink=False, save_masks=str(masks))
+    assert _run("mask", net, "--weight", "fc1.weight", "--masks", masks, "-o", out).exit_code == 0
+    kept = read_weight(small, "fc1.weight").values != 0
+    np.testing.assert_array_equal(np.asarray(axes_drawn[0].images[0].get_array()), kept)
+    result = _run("mask", net, "--weight", "fc1.weight", "--masks", net.with_name("gone.npz"), "-o", out)
+    assert result.exit_code == 1
+
+
+def test_masks_of_another_model_are_refused(net: Path, dead_net: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks.npz"
+    _pruned(net, sparsity=0.8, only=["fc2.*"], save_masks=str(masks))
+    with pytest.raises(DataError, match=r"no mask of 'fc1\.weight'"):
+        read_weight(dead_net, "fc1.weight", masks)
+    Masks({"fc1.weight": np.ones((2, 2), np.bool_)}).save(masks)
+    with pytest.raises(DataError, match=r"has the shape \(2, 2\), expected \(96, 64\)"):
+        read_weight(net, "fc1.weight", masks)
 
 
 def test_neurons_are_rows_however_the_weight_is_stored(tmp_path: Path) -> None:

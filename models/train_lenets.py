@@ -1,11 +1,12 @@
 """Train LeNet-300-100 and LeNet-5 on MNIST and write them as ONNX files.
 
     python models/train_lenets.py --data DIR [--seed 0] [--only lenet_5] [--out models]
-    python models/train_lenets.py --data DIR --validate
+    python models/train_lenets.py --data DIR --validate [--out FOLDER]
 
-The second form is how the hyper-parameters were chosen: it trains on the first 50,000 training images, prints
-the error on the other 10,000 and writes nothing. The first form trains on all 60,000 for the full schedule and
-looks at the test images once, after the last epoch, through onnxruntime and the file it wrote.
+The second form is how the hyper-parameters were chosen: it trains on the first 50,000 training images and prints
+the error on the other 10,000; it writes the network only where a folder is given. The first form trains on all
+60,000 for the full schedule and looks at the test images once, after the last epoch, through onnxruntime and the
+file it wrote.
 
 The networks are those of Han, Pool, Tran and Dally (2015), section 4: LeNet-300-100, and LeNet-5 as Caffe
 defines it (28×28 input, no padding) with a ReLU after each convolution.
@@ -183,14 +184,35 @@ def trained_network(
     return network.eval()
 
 
-def validate(name: str, data: Path | None, seed: int) -> None:
-    """Train on the first part of the training images and print the error on the other 10,000."""
+def validate(name: str, data: Path | None, seed: int, out: Path | None) -> None:
+    """Train on the first part of the training images, print the error on the other 10,000, write to `out` if given."""
     images, labels = load_mnist("train", data)
     inputs = unit_images(images)
     kept, held = slice(None, -VALIDATION_COUNT), slice(-VALIDATION_COUNT, None)
-    network = trained_network(name, RECIPES[name], inputs[kept], labels[kept], seed)
+    recipe = RECIPES[name]
+    network = trained_network(name, recipe, inputs[kept], labels[kept], seed)
     errors = error_count(model_from_network(name, network, {}).SerializeToString(), inputs[held], labels[held])
-    print(f"{name}: validation error {100 * errors / len(labels[held]):.2f} % ({errors} of {len(labels[held])})")
+    found = f"{100 * errors / len(labels[held]):.2f} % ({errors} of {len(labels[held])})"
+    print(f"{name}: validation error {found}")
+    if out is not None:
+        notes = _notes(recipe, seed) | {"trained_on": "the first 50,000 training images", "validation_error": found}
+        write_file(model_from_network(name, network, notes), out / f"{name}.onnx")
+
+
+def _notes(recipe: Recipe, seed: int) -> dict[str, str]:
+    return {
+        "script": "models/train_lenets.py",
+        "seed": str(seed),
+        "recipe": str(recipe),
+        "torch": torch.__version__,
+    }
+
+
+def write_file(model: onnx.ModelProto, path: Path) -> None:
+    """Write `model` under another name first, so that no half of a file is ever under `path`."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(model.SerializeToString())
+    part.replace(path)
 
 
 def write(name: str, data: Path | None, seed: int, out: Path) -> None:
@@ -201,17 +223,10 @@ def write(name: str, data: Path | None, seed: int, out: Path) -> None:
     test_images, test_labels = load_mnist("test", data)
     inputs = unit_images(test_images)
     errors = error_count(model_from_network(name, network, {}).SerializeToString(), inputs, test_labels)
-    metadata = {
-        "script": "models/train_lenets.py",
-        "seed": str(seed),
-        "recipe": str(recipe),
-        "torch": torch.__version__,
-        "test_error": f"{100 * errors / len(test_labels):.2f} % ({errors} of {len(test_labels)})",
-    }
+    found = f"{100 * errors / len(test_labels):.2f} % ({errors} of {len(test_labels)})"
+    metadata = _notes(recipe, seed) | {"test_error": found}
     path = out / f"{name}.onnx"
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(model_from_network(name, network, metadata).SerializeToString())
-    part.replace(path)
+    write_file(model_from_network(name, network, metadata), path)
     if error_count(path.read_bytes(), inputs, test_labels) != errors:
         raise click.ClickException(f"{path}: the written file does not score as the network did; write it again")
     print(f"{path}: {path.stat().st_size} bytes, test error {metadata['test_error']}")
@@ -224,19 +239,18 @@ def write(name: str, data: Path | None, seed: int, out: Path) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=Path(__file__).parent,
-    help="Folder to write to; default: the folder of this script.",
+    help="Folder to write to; default: the folder of this script, and none with --validate.",
 )
 @click.option("--validate", "validating", is_flag=True, help="Score a 50,000/10,000 split of the training images.")
-def main(data: Path | None, seed: int, only: str | None, out: Path, validating: bool) -> None:
+def main(data: Path | None, seed: int, only: str | None, out: Path | None, validating: bool) -> None:
     """Train the two reference networks on MNIST and write them as ONNX files."""
     torch.set_num_threads(1)  # sums are split by thread: more threads would give other last bits
     for name in [only] if only else RECIPES:
         try:
             if validating:
-                validate(name, data, seed)
+                validate(name, data, seed, out)
             else:
-                write(name, data, seed, out)
+                write(name, data, seed, out or Path(__file__).parent)
         except DataError as error:
             raise click.ClickException(str(error)) from error
 

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from onnxprune_passes.errors import SelectionError
 
-from .rounds.schedule import RISING, targets_from
+from .rounds.schedule import RISING, epochs_from, targets_from
 from .train_recipe import TrainRecipe, check_recipe
 
 Scope = Literal["global", "layer"]
@@ -102,6 +102,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         rounds: with `retrain`: prune and train so many times, the targets rising to the one given; 1 by default.
         rounds_schedule: with `retrain`: "constant" (the default), "cubic", or the targets, "0.5,0.8,0.9"; see
             `onnxprune.rounds.targets_from`.
+        rounds_epochs: with `retrain`: the epochs of each round, such as "5,5,20"; those of `training` when None.
+        rounds_shrink: with `retrain` and `sparsity`: dead neurons go before each round trains, so that later rounds
+            train a smaller model; targets count what is left once they are gone, of what the model had as it came.
         max_drop: with `retrain`: take the last round whose metric is at most so much worse than the input's.
         training: with `retrain`: the options of the training; its `data`, `data_option` and `seed` are those below.
         data: what to verify on, and with labels to measure accuracy on: an `.npz` file, a folder of class folders of
@@ -149,6 +152,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retrain: bool = False
     rounds: Annotated[int, msgspec.Meta(ge=1)] | None = None
     rounds_schedule: str | None = None
+    rounds_epochs: str | None = None
+    rounds_shrink: bool = False
     max_drop: Annotated[float, msgspec.Meta(ge=0)] | None = None
     training: TrainRecipe | None = None
     data: str | None = None
@@ -334,8 +339,8 @@ def with_training(merged: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[
 def retraining(options: PruneOptions) -> dict[str, Any]:
     """The options of --retrain that were left open, resolved. Raises SelectionError when they contradict the others."""
     if not options.retrain:
-        for name in ("rounds", "rounds-schedule", "max-drop", "training"):
-            if getattr(options, name.replace("-", "_")) is not None:
+        for name in ("rounds", "rounds-schedule", "rounds-epochs", "rounds-shrink", "max-drop", "training"):
+            if getattr(options, name.replace("-", "_")) not in (None, False):
                 what = "the options of a training belong" if name == "training" else f"--{name} belongs"
                 raise SelectionError(f"{what} to --retrain: give --retrain too, or leave them out")
         return {}
@@ -352,11 +357,27 @@ def retraining(options: PruneOptions) -> dict[str, Any]:
         final = getattr(options, options.mode)
         for value in (0.5 if final is None else final, *(split_layer(entry).value for entry in options.layer)):
             targets_from(value, rounds, options.rounds_schedule or "constant", unit=options.mode)
+    _check_rounds_shrink(options)
+    epochs_from(options.rounds_epochs, rounds, 1)
     training = options.training or TrainRecipe(data=options.data, data_option=options.data_option, seed=options.seed)
     if training.loss == "distill" and training.teacher is None:
         training = msgspec.structs.replace(training, teacher=options.model)
     check_recipe(training)
     return {"rounds": rounds, "rounds_schedule": options.rounds_schedule or "constant", "training": training}
+
+
+def _check_rounds_shrink(options: PruneOptions) -> None:
+    """Raise SelectionError for what `rounds_shrink` cannot go with."""
+    if not options.rounds_shrink:
+        return
+    if options.mode != "sparsity" or options.channels is not None or options.layer or options.scope == "layer":
+        raise SelectionError(
+            "--rounds-shrink counts entries over all layers: give --sparsity, without --layer, --scope layer or "
+            "--channels"
+        )
+    for name, given in (("no-shrink", not options.shrink), ("save-masks", options.save_masks is not None)):
+        if given:
+            raise SelectionError(f"--rounds-shrink changes shapes and --{name} wants those of the input: leave one out")
 
 
 def rounding_of(options: PruneOptions) -> int:

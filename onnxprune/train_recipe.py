@@ -67,6 +67,7 @@ class TrainRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             before the first epoch and after each).
         train: globs of tensors to train although they look like fixed ones.
         freeze: globs of tensors not to train.
+        channels_last: lay images and the weights of 2-D convolutions out in memory with their channels last.
         amp: `bf16` or `fp16`: torch.autocast to it.
         ema: the decay of an exponential moving average of the values, which is then what is measured and written.
         seed: of the order of samples, the validation share and dropout.
@@ -118,6 +119,7 @@ class TrainRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     batch_norm: Literal["frozen", "train", "recalibrate"] = "frozen"
     train: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
+    channels_last: bool = False
     amp: Literal["bf16", "fp16"] | None = None
     ema: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0

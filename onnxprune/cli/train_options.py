@@ -103,6 +103,11 @@ _HOW = (
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: auto]"),
     click.option("--threads", type=int, metavar="N", help="Of torch.  [default: its own choice]"),
     click.option("--amp", type=click.Choice(["bf16", "fp16"]), help="Compute in mixed precision."),
+    click.option(
+        "--channels-last/--no-channels-last",
+        default=None,
+        help="Lay images out with their channels last; with --amp much faster.  [default: no]",
+    ),
     click.option("--patience", type=int, metavar="N", help="Stop when N epochs brought nothing better."),
     click.option(
         "--keep", type=click.Choice(["best", "last"]), help="The epoch whose values are written.  [default: best]"
@@ -145,6 +150,16 @@ _ROUNDS = (
         "--rounds-schedule",
         metavar="HOW",
         help="With --retrain: constant, cubic, or the target of each round, such as 0.5,0.8,0.9.  [default: constant]",
+    ),
+    click.option(
+        "--rounds-epochs",
+        metavar="N,N,...",
+        help="With --retrain: the epochs of each round, such as 5,5,20.  [default: --epochs]",
+    ),
+    click.option(
+        "--rounds-shrink/--no-rounds-shrink",
+        default=None,
+        help="With --retrain: take dead neurons out before each round trains; later rounds are faster.  [default: no]",
     ),
     click.option(
         "--max-drop",

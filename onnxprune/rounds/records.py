@@ -34,7 +34,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         number: from 1.
         unit: what `target` is: a sparsity, a quality parameter, and so on.
         target: what was pruned to; null for N:M, and where only channels were pruned.
-        density: entries that are kept ÷ entries, over the prunable weights of the model as it is then.
+        density: entries that are kept ÷ entries of the model as it came, over the prunable weights.
         metric_before: on the validation samples, pruned and not yet trained; null where nothing is measured.
         metric: the same after training.
         epochs: how many epochs were trained.

@@ -87,6 +87,7 @@ def prune_in_rounds(
     if max_drop is not None and dense is None:
         raise DataError("--max-drop needs a metric: give --data with labels, and --validation or --validation-data")
     now = store.state(resumed) if resumed else state
+    entries = entries_of(state)
     for number, target in enumerate(targets, start=1):
         if number <= resumed:
             continue
@@ -97,7 +98,7 @@ def prune_in_rounds(
             number=number,
             unit=target.unit,
             target=target.value,
-            density=density_of(now),
+            density=kept_of(now) / max(entries, 1),
             metric_before=trained.before,
             metric=trained.after,
             epochs=trained.epochs,
@@ -111,14 +112,18 @@ def prune_in_rounds(
     return (now if taken == len(targets) else store.state(taken)), rounds
 
 
-def density_of(state: State) -> float:
-    """Entries that are not zero ÷ entries, over the prunable weights."""
-    kept = total = 0
+def entries_of(state: State) -> int:
+    """Entries of the prunable weights."""
+    return sum(weight.size for weight in find_weights(state.model))
+
+
+def kept_of(state: State) -> int:
+    """Entries of the prunable weights that are not zero."""
+    kept = 0
     for weight in find_weights(state.model):
         zero = 0 if weight.zero_point is None else weight.zero_point
         kept += int(np.count_nonzero(state.model.initializers[weight.key] != zero))
-        total += weight.size
-    return kept / max(total, 1)
+    return kept
 
 
 def _taken(rounds: Sequence[Round], dense: Measure | None, max_drop: float | None) -> int | None:

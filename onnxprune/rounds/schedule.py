@@ -46,3 +46,23 @@ def targets_from(final: float, rounds: int, schedule: str = "constant", *, unit:
             f"{unit}, {final:g}"
         )
     return listed
+
+
+def epochs_from(listed: str | None, rounds: int, each: int) -> tuple[int, ...]:
+    """The epochs of each of `rounds` rounds: those of a list such as "5,5,20", or `each`.
+
+    Raises:
+        SelectionError: it is not a list of `rounds` whole numbers from 1 on.
+    """
+    if listed is None:
+        return (each,) * rounds
+    try:
+        found = tuple(int(text) for text in listed.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != rounds or min(found) < 1:
+        raise SelectionError(
+            f"--rounds-epochs {listed!r} is not a number of epochs for each of {rounds} rounds, such as "
+            f"{','.join(['5'] * rounds)}"
+        )
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from onnxprune.runtime import input_specs
 from onnxprune.samples import read_measured, read_pair
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.train import setup
+from onnxprune.torch.train.answers import Answers
 from onnxprune.torch.train.checkpoints import Store, digest
 from onnxprune.torch.train.distributed import processes
 from onnxprune.torch.train.evaluate import measure
@@ -62,6 +63,7 @@ class Retrain:
         training: the samples to train on.
         validation: the samples to measure on; None takes a share of `training`, as the recipe says.
         watch: who looks on.
+        answers: what the teacher was asked already; give trainings with the same teacher the same one.
 
     Raises (when called):
         SelectionError: options contradict each other, name nothing, or do not fit the checkpoint that is there.
@@ -75,6 +77,7 @@ class Retrain:
     training: Samples
     validation: Samples | None = None
     watch: Watch = Watch()  # noqa: RUF009 - frozen, so sharing the default is safe
+    answers: Answers = field(default_factory=Answers)
     name: str = "retrain"
 
     def __call__(self, state: State) -> State:
@@ -94,6 +97,7 @@ class Retrain:
                 self.validation,
                 joined,
                 self.watch,
+                self.answers,
             )
             _require_same_everywhere(job)
             standing = Trainer(job, self._store(job, state)).run()
@@ -106,7 +110,9 @@ class Retrain:
         device = setup.device_from(self.recipe.device)
         with processes(device.type) as joined, settled(self.recipe.seed + _RANKS * joined.rank, self.recipe.threads):
             masks = held_masks(state, self.recipe)
-            job = setup.made_job(self.recipe, state.model, masks, self.training, self.validation, joined, Watch())
+            job = setup.made_job(
+                self.recipe, state.model, masks, self.training, self.validation, joined, Watch(), self.answers
+            )
             found = measure(job)
             metric = job.new_metric()
         if found is None or found.metric is None or metric is None:

@@ -11,8 +11,11 @@ from onnxprune_passes.pipeline import State
 from onnxprune.recipe import PruneOptions
 from onnxprune.rounds import Rounds, RoundStore, Trained, Trainer, prune_in_rounds
 from onnxprune.rounds.plan import targets_of
+from onnxprune.rounds.run import entries_of
+from onnxprune.rounds.schedule import epochs_from
 from onnxprune.sensitivity.journal import fingerprint
 from onnxprune.torch.retrain import Retrain, samples_for
+from onnxprune.torch.train.answers import Answers
 from onnxprune.train_recipe import FREE_IN_A_RESUME, TrainRecipe
 from onnxprune.train_report import Watch
 
@@ -44,7 +47,8 @@ class RoundsPrune:
             RoundStore.forget(folder)
         store = RoundStore(folder, _identity(self.options, recipe))
         trainer = self._trainer(recipe, store)
-        after, self.rounds = prune_in_rounds(state, targets_of(self.options), trainer, store, self.options.max_drop)
+        targets = targets_of(self.options, entries_of(state))
+        after, self.rounds = prune_in_rounds(state, targets, trainer, store, self.options.max_drop)
         return after
 
     def finish(self) -> None:
@@ -55,10 +59,14 @@ class RoundsPrune:
 
     def _trainer(self, recipe: TrainRecipe, store: RoundStore) -> Trainer:
         training, validation = samples_for(recipe, self.options.model)
+        epochs = epochs_from(self.options.rounds_epochs, self.options.rounds or 1, recipe.epochs)
+        answers = Answers()
 
         def of_round(number: int) -> Retrain:
-            own = msgspec.structs.replace(recipe, checkpoint=str(store.checkpoint(number)), restart=False)
-            return Retrain(own, training, validation, self.watch)
+            own = msgspec.structs.replace(
+                recipe, checkpoint=str(store.checkpoint(number)), restart=False, epochs=epochs[number - 1]
+            )
+            return Retrain(own, training, validation, self.watch, answers)
 
         def train(state: State, number: int) -> Trained:
             done = of_round(number).run(state)

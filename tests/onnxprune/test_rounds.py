@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.errors import DataError, SelectionError
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.pipeline import Change, State
@@ -26,6 +27,8 @@ from onnxprune.rounds import (
     targets_from,
 )
 from onnxprune.rounds.plan import targets_of
+from onnxprune.rounds.run import entries_of, kept_of
+from onnxprune.rounds.schedule import epochs_from
 from onnxprune.train_recipe import TrainRecipe
 
 
@@ -193,6 +196,37 @@ def test_only_a_folder_of_rounds_is_forgotten(tmp_path: Path, state: State, stor
     assert not (tmp_path / "rounds").exists()
 
 
+# Rounds that shrink
+
+
+def test_rounds_that_shrink_keep_the_count_and_no_dead_neurons(state: State) -> None:
+    entries = entries_of(state)
+    plain, shrinking = (
+        targets_of(given(**{"sparsity": 0.98, "rounds": 2, "rounds-shrink": shrinks}), entries)
+        for shrinks in (False, True)
+    )
+    now = state
+    for target, kept in zip(shrinking, (round(entries * 0.02**0.5), round(entries * 0.02)), strict=True):
+        now = target.prune(now)
+        assert kept_of(now) == kept
+        assert RemoveDeadNeurons()(now).model is now.model
+    assert entries_of(now) < entries
+    assert all(now.masks[key].shape == now.model.initializers[key].shape for key in now.masks)
+    assert kept_of(RemoveDeadNeurons()(plain[1].prune(plain[0].prune(state)))) < kept_of(now)
+
+
+def test_densities_count_what_the_model_came_with(state: State, store: Callable[[], RoundStore]) -> None:
+    options = given(**{"sparsity": 0.98, "rounds": 2, "rounds-shrink": True})
+    targets = targets_of(options, entries_of(state))
+    _, rounds = prune_in_rounds(state, targets, FakeTraining({}).trainer, store())
+    assert [one.density for one in rounds.rounds] == pytest.approx([0.02**0.5, 0.02], abs=1e-4)
+
+
+def test_epochs_of_each_round() -> None:
+    assert epochs_from("5,7", 2, 3) == (5, 7)
+    assert epochs_from(None, 2, 3) == (3, 3)
+
+
 # Options
 
 
@@ -246,6 +280,17 @@ def test_distillation_learns_from_the_model_itself() -> None:
         ({"channels": 0.5, "sparsity": 0.5, "rounds": 2}, "--channels goes once"),
         ({"rounds": 2, "rounds-schedule": "best"}, "--rounds-schedule 'best' is unknown"),
         ({"rounds": 2, "sparsity": 0.9, "rounds-schedule": "0.5,0.8"}, "rising ones up to the final sparsity"),
+        ({"retrain": None, "rounds-epochs": "2"}, "--rounds-epochs belongs to --retrain"),
+        ({"retrain": None, "rounds-shrink": True}, "--rounds-shrink belongs to --retrain"),
+        ({"rounds": 2, "rounds-epochs": "5"}, "not a number of epochs for each of 2 rounds"),
+        ({"rounds": 2, "rounds-epochs": "5,0"}, "not a number of epochs for each of 2 rounds"),
+        ({"rounds": 2, "rounds-epochs": "5,x"}, "not a number of epochs for each of 2 rounds"),
+        ({"rounds-shrink": True, "quality": 0.5}, "--rounds-shrink counts entries over all layers"),
+        ({"rounds-shrink": True, "scope": "layer"}, "--rounds-shrink counts entries over all layers"),
+        ({"rounds-shrink": True, "layer": ["fc1*=0.5"]}, "--rounds-shrink counts entries over all layers"),
+        ({"rounds-shrink": True, "channels": 0.5, "sparsity": 0.5}, "--rounds-shrink counts entries over all layers"),
+        ({"rounds-shrink": True, "shrink": False}, "--no-shrink wants those of the input"),
+        ({"rounds-shrink": True, "save-masks": "m.npz"}, "--save-masks wants those of the input"),
         ({"recalibrate": True}, "--recalibrate has no meaning with --retrain"),
         ({"rounds": 0}, "--rounds: expected `int` >= 1"),
         ({"training": {"seed": 3}}, "seed stands beside training"),

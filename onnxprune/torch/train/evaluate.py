@@ -69,7 +69,7 @@ def _batch(job: Job, rows: Rows, metric: Metric | None) -> float:
             continue
         feeds, truth = tensors_of(job.validation.samples, piece, job.device)
         found = job.module(*inputs_of(job.module, feeds))
-        teacher = None if job.teacher is None else job.teacher(feeds)
+        teacher = job.taught(job.validation.samples, piece, feeds)
         truth, teacher = (None if one is None else _first(one, wanted, len(piece)) for one in (truth, teacher))
         total += float(job.loss(_first(found[0], wanted, len(piece)), truth, teacher)) * wanted
         if metric is not None and truth is not None:

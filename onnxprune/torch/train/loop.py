@@ -161,7 +161,7 @@ class Trainer:
     def _loss(self, rows: Rows) -> Tensor:
         job = self._job
         feeds, labels = tensors_of(job.training.samples, rows, job.device)
-        teacher = None if job.teacher is None else job.teacher(feeds)
+        teacher = job.taught(job.training.samples, rows, feeds)
         with job.amp.autocast():
             return job.loss(self._runner(*inputs_of(job.module, feeds))[0], labels, teacher)
 

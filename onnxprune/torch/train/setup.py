@@ -18,6 +18,7 @@ from onnxprune.torch.build import module_from_model
 from onnxprune.torch.masks import hold_masks
 from onnxprune.torch.module import OnnxModule
 from onnxprune.torch.train.amp import Amp
+from onnxprune.torch.train.answers import Answers
 from onnxprune.torch.train.batch_norm import count_nodes, reduce_across_ranks, set_mode
 from onnxprune.torch.train.batches import Batching, batching_for, epoch_order, split_rows
 from onnxprune.torch.train.distributed import Processes
@@ -163,14 +164,19 @@ def steps_per_epoch(recipe: TrainRecipe, training: Source, batching: Batching) -
     return math.ceil(rows / batching.size)
 
 
-def own_memory(module: OnnxModule) -> None:
+def own_memory(module: OnnxModule, *, channels_last: bool = False) -> None:
     """Move what trains into memory that torch allocated: numpy's begins at other multiples from run to run, and
     kernels may then add in another order.
+
+    Args:
+        module: what `module_from_model` gave.
+        channels_last: lay the weights of 2-D convolutions out with their channels last; what they compute follows.
     """
     tensors: list[Any] = [one for one in module.parameters() if one.requires_grad]
     tensors += [one for name, one in module.named_buffers() if name in module.state_dict()]
     for tensor in tensors:
-        tensor.data = tensor.data.clone()
+        last = channels_last and tensor.ndim == 4
+        tensor.data = tensor.data.clone(memory_format=torch.channels_last if last else torch.preserve_format)
 
 
 def made_job(
@@ -181,6 +187,7 @@ def made_job(
     validation: Samples | None,
     processes: Processes,
     watch: Watch,
+    answers: Answers,
 ) -> Job:
     """Everything that a training works with. Raises what `Retrain` raises."""
     device = device_from(recipe.device, processes.local_rank)
@@ -195,7 +202,7 @@ def made_job(
         frozen=recipe.freeze,
         wide=True,
     )
-    own_memory(module)
+    own_memory(module, channels_last=recipe.channels_last)
     module.to(device)
     batching = batching_for(module, recipe.batch_size, processes.world)
     source, measured = sources(recipe, training, validation)
@@ -214,6 +221,7 @@ def made_job(
         steps_per_epoch=steps,
         loss=made_loss(recipe, target, labels),
         teacher=_teacher(recipe, target),
+        answers=answers,
         metric=_metric(recipe, labels, measured),
         optimizer=optimizer,
         rate=base_rate(recipe),

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from onnxprune_passes.encode import densify
 from onnxprune_passes.errors import DataError
+from onnxprune_passes.masks import Masks
 from onnxprune_passes.storage import load
 
 from onnxprune.cli import interrupt
@@ -127,6 +128,19 @@ def test_the_smallest_round_within_the_drop_is_written(net: Path, data: Path) ->
     written = densify(load(net.with_name("net.pruned.onnx")))
     kept = sum(np.count_nonzero(written.initializers[f"fc{i}.weight"]) for i in (1, 2, 3))
     assert kept == round(0.95 * sum(written.initializers[f"fc{i}.weight"].size for i in (1, 2, 3)))
+
+
+def test_rounds_shrink_and_have_their_own_epochs(net: Path, data: Path) -> None:
+    folder = net.parent / "kept"
+    args = ("--sparsity", "0.97", "--rounds", "2", "--rounds-epochs", "1,3", "--checkpoint", folder)
+    rounds = report_of(net, data, *args, "--rounds-shrink", "--loss", "distill").rounds
+    assert rounds is not None
+    assert [one.epochs for one in rounds.rounds] == [1, 3]
+    dense, last = load(net), load(folder / "02.onnx")
+    sizes = [sum(model.initializers[f"fc{i}.weight"].size for i in (1, 2, 3)) for model in (dense, last)]
+    assert sizes[1] < sizes[0]
+    assert rounds.rounds[1].density == pytest.approx(0.03, abs=1 / sizes[0])
+    assert np.array_equal(last.initializers["fc1.weight"] != 0, Masks.load(folder / "02.masks.npz")["fc1.weight"])
 
 
 @pytest.mark.parametrize("option", [("--epochs", "3"), ("--rounds", "2"), ("--tensorboard", "logs"), ("--restart",)])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from onnxprune_passes.errors import DataError, SelectionError
 from onnxprune_passes.masks import Masks
 from onnxprune_passes.model import Model
@@ -439,3 +440,14 @@ def test_tensorboard_is_told(pruned: State, digits: Samples, tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(SelectionError, match="needs the package tensorboard"):
         train(pruned, digits, tensorboard=str(tmp_path))
+
+
+def test_channels_last_lies_so_in_memory_and_trains_the_same(pruned: State, digits: Samples) -> None:
+    plain, last = (train(pruned, digits, epochs=1, channels_last=one) for one in (False, True))
+    kernels = [
+        next(one for one in found.module.parameters() if one.ndim == 4).is_contiguous(memory_format=layout)
+        for found, layout in ((plain, torch.contiguous_format), (last, torch.channels_last))
+    ]
+    assert kernels == [True, True]
+    weight = last.state.model.initializers["fc1.weight"]
+    assert np.allclose(weight, plain.state.model.initializers["fc1.weight"], atol=1e-4)

@@ -105,6 +105,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         rounds_epochs: with `retrain`: the epochs of each round, such as "5,5,20"; those of `training` when None.
         rounds_shrink: with `retrain` and `sparsity`: dead neurons go before each round trains, so that later rounds
             train a smaller model; targets count what is left once they are gone, of what the model had as it came.
+            `channels` go in the first round.
         max_drop: with `retrain`: take the last round whose metric is at most so much worse than the input's.
         training: with `retrain`: the options of the training; its `data`, `data_option` and `seed` are those below.
         data: what to verify on, and with labels to measure accuracy on: an `.npz` file, a folder of class folders of
@@ -351,8 +352,11 @@ def retraining(options: PruneOptions) -> dict[str, Any]:
         raise SelectionError(
             f"--rounds {rounds} needs a target that can rise from round to round: --sparsity, --quality or --threshold"
         )
-    if rounds > 1 and options.channels is not None:
-        raise SelectionError("--channels goes once, not in rounds: prune them in a run of its own, then this one")
+    if rounds > 1 and options.channels is not None and not options.rounds_shrink:
+        raise SelectionError(
+            "--channels goes once, not in rounds: give --rounds-shrink, which takes them out in the first, or prune "
+            "them in a run of its own, then this one"
+        )
     if options.mode in RISING:
         final = getattr(options, options.mode)
         for value in (0.5 if final is None else final, *(split_layer(entry).value for entry in options.layer)):
@@ -370,10 +374,9 @@ def _check_rounds_shrink(options: PruneOptions) -> None:
     """Raise SelectionError for what `rounds_shrink` cannot go with."""
     if not options.rounds_shrink:
         return
-    if options.mode != "sparsity" or options.channels is not None or options.layer or options.scope == "layer":
+    if options.mode != "sparsity" or options.layer or options.scope == "layer":
         raise SelectionError(
-            "--rounds-shrink counts entries over all layers: give --sparsity, without --layer, --scope layer or "
-            "--channels"
+            "--rounds-shrink counts entries over all layers: give --sparsity, without --layer or --scope layer"
         )
     for name, given in (("no-shrink", not options.shrink), ("save-masks", options.save_masks is not None)):
         if given:

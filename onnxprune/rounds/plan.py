@@ -76,7 +76,8 @@ def targets_of(options: PruneOptions, entries: int = 0) -> tuple[Target, ...]:
     for number, target in enumerate(targets_from(final, rounds, schedule, unit=mode)):
         if options.rounds_shrink:
             kept = entries - math.floor(target * entries + 0.5)
-            found.append(Target(_PruneAndShrink(options, kept), mode, target))
+            own_options = msgspec.structs.replace(options, channels=options.channels if number == 0 else None)
+            found.append(Target(_PruneAndShrink(own_options, kept), mode, target))
             continue
         own = tuple(f"{layer.glob}={values[number]!r}" for layer, values in zip(layers, rising, strict=True))
         found.append(Target(_Prune(msgspec.structs.replace(options, **{mode: target}, layer=own)), mode, target))

@@ -215,6 +215,18 @@ def test_rounds_that_shrink_keep_the_count_and_no_dead_neurons(state: State) -> 
     assert kept_of(RemoveDeadNeurons()(plain[1].prune(plain[0].prune(state)))) < kept_of(now)
 
 
+def test_channels_go_in_the_first_round_that_shrinks(state: State) -> None:
+    entries = entries_of(state)
+    options = given(**{"sparsity": 0.9, "rounds": 2, "rounds-shrink": True, "channels": 0.5, "round-to": 1})
+    first, second = targets_of(options, entries)
+    halved = first.prune(state)
+    assert halved.model.initializers["fc1.weight"].shape[0] <= 48 < state.model.initializers["fc1.weight"].shape[0]
+    assert kept_of(halved) == pytest.approx(entries * 0.1**0.5, abs=1)
+    after = second.prune(halved)
+    assert kept_of(after) == pytest.approx(entries * 0.1, abs=1)
+    assert after.model.initializers["fc1.weight"].shape[0] > 24
+
+
 def test_densities_count_what_the_model_came_with(state: State, store: Callable[[], RoundStore]) -> None:
     options = given(**{"sparsity": 0.98, "rounds": 2, "rounds-shrink": True})
     targets = targets_of(options, entries_of(state))
@@ -288,7 +300,6 @@ def test_distillation_learns_from_the_model_itself() -> None:
         ({"rounds-shrink": True, "quality": 0.5}, "--rounds-shrink counts entries over all layers"),
         ({"rounds-shrink": True, "scope": "layer"}, "--rounds-shrink counts entries over all layers"),
         ({"rounds-shrink": True, "layer": ["fc1*=0.5"]}, "--rounds-shrink counts entries over all layers"),
-        ({"rounds-shrink": True, "channels": 0.5, "sparsity": 0.5}, "--rounds-shrink counts entries over all layers"),
         ({"rounds-shrink": True, "shrink": False}, "--no-shrink wants those of the input"),
         ({"rounds-shrink": True, "save-masks": "m.npz"}, "--save-masks wants those of the input"),
         ({"recalibrate": True}, "--recalibrate has no meaning with --retrain"),

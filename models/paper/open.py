@@ -1,0 +1,284 @@
+"""The open track: LeNet-300-100 and LeNet-5 pruned as far as we could at the error of the best published results.
+
+    python models/paper/open.py run NETWORK --seed S --dense FILE --work FOLDER
+    python models/paper/open.py publish NETWORK --work FOLDER
+    python models/paper/open.py table [--markdown docs/benchmarks/paper_open.md]
+    python models/paper/open.py choose NETWORK --dense FILE --work FOLDER
+
+`open_NETWORK.yaml` is the whole recipe: LAMP over all layers, a schedule of densities, each round trained anew from
+the full learning rate along a cosine, distillation from the dense network, dead neurons out between rounds. `run`
+takes a network that `train_lenets.py --seed S` trained on all 60,000 training images, runs `onnxprune --recipe` on the
+same images, scores the last epoch of the rounds in `REPORTED` on the test images once, and notes it in
+`open_results.json`, which `table` reads. An interrupted run goes on where it stopped. `publish` makes the committed
+file of seed 0 from its last round. `choose` is how the recipes were chosen: it takes a network that
+`train_lenets.py --validate --out` trained on the first 50,000 images, and prints errors on the last 10,000.
+
+All need MNIST in the folder that ONNXPRUNE_DATA names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from onnxprune_passes.encode import densify
+from onnxprune_passes.storage import load
+from onnxprune_passes.weights import find_weights
+
+from onnxprune.runtime import open_session, run
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from models.mnist import load_mnist, unit_images
+
+Images = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+HERE: Final = ROOT / "models" / "paper"
+RESULTS: Final = HERE / "open_results.json"
+NETWORKS: Final = ("lenet_300_100", "lenet_5")
+WEIGHTS: Final = {"lenet_300_100": 266_200, "lenet_5": 430_500}
+PARAMETERS: Final = {"lenet_300_100": 266_610, "lenet_5": 431_080}
+REPORTED: Final = {"lenet_300_100": (5, 6), "lenet_5": (5, 6)}
+"""Rounds that are scored; the last one of seed 0 is committed."""
+VALUES: Final = {"lenet_300_100": "shared:4", "lenet_5": "shared:4"}
+"""How many values the weights of the committed file share; chosen as the recipes were."""
+WANTED: Final = {
+    "lenet_300_100": {5: ("67x, mean of 5 seeds", 1.80), 6: ("80x, seed 0, as committed", 1.70)},
+    "lenet_5": {5: ("167x, mean of 5 seeds", 0.80), 6: ("200x, seed 0, as committed", 0.80)},
+}
+CHECKED: Final = 2000
+"""Training images that the written file is verified on."""
+HELD_OUT: Final = 10_000
+AT_ONCE: Final = 1000
+
+
+def pictures(split: str) -> tuple[Images, Labels]:
+    """Images [N, 1, 28, 28] and labels [N] of a split of MNIST: train or test."""
+    images, labels = load_mnist("train" if split == "train" else "test")
+    return unit_images(images), labels
+
+
+def npz_of(path: Path, images: Images, labels: Labels) -> Path:
+    """An `.npz` for `--data`, written unless it is there."""
+    if not path.exists():
+        part = path.with_suffix(".part.npz")
+        np.savez(part, image=images, labels=labels)
+        part.replace(path)
+    return path
+
+
+def command(*args: str | Path) -> None:
+    """Run `onnxprune` with these arguments on one thread; its output goes to stderr."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "onnxprune", *map(str, args)], check=True, env=environment, stdout=2)
+
+
+def rounds_run(network: str, seed: int, dense: Path, data: Path, held: Path, work: Path) -> Path:
+    """Run the recipe; the folder with the model of each round."""
+    name = f"{network}.{seed}"
+    rounds, output = work / f"{name}.rounds", work / f"{name}.onnx"
+    if not output.exists():
+        given = (
+            "--recipe",
+            HERE / f"open_{network}.yaml",
+            "--data",
+            data,
+            "--validation-data",
+            held,
+            "--seed",
+            str(seed),
+        )
+        command(dense, *given, "--checkpoint", rounds, "-o", output, "--json", work / f"{name}.report.json")
+    return rounds
+
+
+def errors_of(model: Path, images: Images, labels: Labels) -> int:
+    """How many images onnxruntime puts into another class than their label."""
+    with open_session(model, optimize=True, threads=1) as session:
+        found = [
+            run(session, {"image": images[start : start + AT_ONCE]})["logits"].argmax(axis=1)
+            for start in range(0, len(images), AT_ONCE)
+        ]
+    return int(np.count_nonzero(np.concatenate(found) != labels))
+
+
+def kept_of(model: Path) -> tuple[dict[str, int], int]:
+    """Weight → entries that are not zero, of a file that may be encoded; and entries of the biases."""
+    dense = densify(load(model))
+    weights = {one.key: int(np.count_nonzero(dense.initializers[one.key])) for one in find_weights(dense)}
+    biases = sum(dense.initializers[key].size for key in dense.initializers if key.endswith(".bias"))
+    return weights, biases
+
+
+def counted(network: str, model: Path) -> dict[str, Any]:
+    """What is kept, and both factors: of the weights alone, and of all parameters."""
+    weights, biases = kept_of(model)
+    kept = sum(weights.values())
+    return {
+        "kept": weights,
+        "weights_kept": kept,
+        "weights_factor": round(WEIGHTS[network] / kept, 2),
+        "parameters_kept": kept + biases,
+        "parameters_factor": round(PARAMETERS[network] / (kept + biases), 2),
+    }
+
+
+def how() -> dict[str, Any]:
+    """With what it was made."""
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    versions = {name: metadata.version(name) for name in ("onnxprune", "torch", "onnxruntime", "onnx")}
+    return {
+        "commit": revision.stdout.strip() or None,
+        "versions": versions,
+        "machine": f"{platform.machine()}, one thread",
+        "date": date.today().isoformat(),
+    }
+
+
+def noted(entry: dict[str, Any]) -> None:
+    """Put one result among the others, in place of an earlier one of the same network, seed and round."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    same = ("network", "seed", "round")
+    others = [one for one in found if any(one[key] != entry[key] for key in same)]
+    ordered = sorted([*others, entry], key=lambda one: [one[key] for key in same])
+    RESULTS.write_text(json.dumps(ordered, indent=2) + "\n")
+
+
+_network = click.argument("network", type=click.Choice(NETWORKS))
+_dense = click.option("--dense", type=click.Path(path_type=Path, exists=True), required=True, help="The dense network.")
+_work = click.option("--work", type=click.Path(path_type=Path), required=True, help="The folder of runs.")
+
+
+@click.group()
+def main() -> None:
+    """Prune the LeNets as far as they go."""
+
+
+@main.command("choose")
+@_network
+@_dense
+@_work
+def choose_command(network: str, dense: Path, work: Path) -> None:
+    """Train on the first 50,000 training images, print the errors of all rounds on the last 10,000."""
+    work.mkdir(parents=True, exist_ok=True)
+    images, labels = pictures("train")
+    data = npz_of(work / "first.npz", images[:-HELD_OUT], labels[:-HELD_OUT])
+    held = npz_of(work / "last.npz", images[-HELD_OUT:], labels[-HELD_OUT:])
+    rounds = rounds_run(network, 0, dense, data, held, work)
+    for model in sorted(rounds.glob("[0-9][0-9].onnx")):
+        errors = errors_of(model, images[-HELD_OUT:], labels[-HELD_OUT:])
+        print(f"{network} round {model.stem}: {counted(network, model)['weights_factor']}x, {errors / HELD_OUT:.2%}")
+
+
+@main.command("run")
+@_network
+@click.option("--seed", type=int, required=True, help="That of the dense network too.")
+@_dense
+@_work
+def run_command(network: str, seed: int, dense: Path, work: Path) -> None:
+    """Train on all 60,000 training images and score the reported rounds on the test images, once."""
+    work.mkdir(parents=True, exist_ok=True)
+    images, labels = pictures("train")
+    data = npz_of(work / "train.npz", images, labels)
+    some = npz_of(work / "some.npz", images[:CHECKED], labels[:CHECKED])
+    rounds = rounds_run(network, seed, dense, data, some, work)
+    images, labels = pictures("test")
+    for number in REPORTED[network]:
+        model = rounds / f"{number:02}.onnx"
+        entry = {"network": network, "seed": seed, "round": number, **counted(network, model)}
+        entry["test_errors"] = errors_of(model, images, labels)
+        entry["dense_test_errors"] = errors_of(dense, images, labels)
+        noted({**entry, **how()})
+        print(f"{network} seed {seed}: {entry['weights_factor']}x, {entry['test_errors'] / len(labels):.2%}")
+
+
+@main.command("publish")
+@_network
+@_work
+def publish_command(network: str, work: Path) -> None:
+    """Make models/NETWORK_pruned.onnx from the last round of seed 0, with a JSON of how it came."""
+    number = REPORTED[network][-1]
+    output = ROOT / "models" / f"{network}_pruned.onnx"
+    given = ("--sparsity", "0", "--values", VALUES[network], "--data", work / "some.npz", "--overwrite")
+    command(work / f"{network}.0.rounds" / f"{number:02}.onnx", *given, "-o", output)
+    images, labels = pictures("test")
+    result = next(
+        one
+        for one in json.loads(RESULTS.read_text())
+        if (one["network"], one["seed"], one["round"]) == (network, 0, number)
+    )
+    errors = errors_of(output, images, labels)
+    story = {
+        **{"made_by": f"models/paper/open.py publish {network}", "recipe": f"models/paper/open_{network}.yaml"},
+        **{"seed": 0, "round": number, "values": VALUES[network], "bytes": output.stat().st_size},
+        **counted(network, output),
+        "test_errors": errors,
+        "test_errors_before_values_were_shared": result["test_errors"],
+        "dense_test_errors": result["dense_test_errors"],
+        "trained": {key: result[key] for key in how()},
+    }
+    output.with_suffix(".json").write_text(json.dumps(story, indent=2) + "\n")
+    print(f"{output.name}: {story['bytes']:,} bytes, {story['weights_factor']}x, {errors / len(labels):.2%}")
+
+
+@main.command("table")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write it there.")
+def table_command(markdown: Path | None) -> None:
+    """The results as a page."""
+    text = page(json.loads(RESULTS.read_text()))
+    if markdown is None:
+        print(text)
+    else:
+        markdown.write_text(text)
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """Markdown: per network and factor the error of each seed, mean and standard deviation, and what was wanted."""
+    lines = ["# The open track", "", *_INTRODUCTION]
+    for network in NETWORKS:
+        lines += [f"## {network}", "", "| weights | all parameters | seeds | test error of each | mean ± sd | wanted |"]
+        lines += ["|---:|---:|---|---|---:|---|"]
+        for number in REPORTED[network]:
+            own = [one for one in results if (one["network"], one["round"]) == (network, number)]
+            if own:
+                lines.append(_row(own, *WANTED[network][number]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(own: list[dict[str, Any]], wanted: str, limit: float) -> str:
+    errors = [one["test_errors"] / 100 for one in own]
+    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+    factors = [statistics.mean(one[key] for one in own) for key in ("weights_factor", "parameters_factor")]
+    seeds = ", ".join(str(one["seed"]) for one in own)
+    each = ", ".join(f"{one:.2f}" for one in errors)
+    return (
+        f"| {factors[0]:.1f}x | {factors[1]:.1f}x | {seeds} | {each} % | {statistics.mean(errors):.2f}{spread} % | "
+        f"{wanted}: at most {limit:.2f} % |"
+    )
+
+
+_INTRODUCTION: Final = (
+    "Written by `python models/paper/open.py table --markdown docs/benchmarks/paper_open.md` from",
+    "`models/paper/open_results.json`. Recipes: `models/paper/open_lenet_300_100.yaml` and `open_lenet_5.yaml`,",
+    "chosen with 50,000 training images against the other 10,000 and frozen before the seeds ran. Each seed is a",
+    "dense network of its own, pruned and trained on all 60,000; the last epoch is scored on the 10,000 test images",
+    "once. Factors are of the weights alone, as the literature counts, and of weights and biases.",
+    "",
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The open track: its recipes, its table, and the two files that it left in models/."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from onnxprune.recipe import options_from
+from onnxprune.recipe_yaml import read_recipe
+from onnxprune.rounds import targets_from
+from onnxprune.rounds.schedule import epochs_from
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+FACTORS = {"lenet_300_100": (67, 80), "lenet_5": (167, 200)}
+
+both = pytest.mark.parametrize("network", sorted(FACTORS))
+
+
+@pytest.fixture(scope="module")
+def track() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("open_track", MODELS / "paper" / "open.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@both
+def test_the_reported_rounds_of_a_recipe_have_the_factors_that_are_claimed(track: ModuleType, network: str) -> None:
+    recipe = read_recipe(MODELS / "paper" / f"open_{network}.yaml")
+    options = options_from("dense.onnx", {"data": "train.npz"}, recipe)
+    assert options.sparsity is not None
+    assert options.rounds is not None
+    targets = targets_from(options.sparsity, options.rounds, str(options.rounds_schedule), unit="sparsity")
+    assert len(epochs_from(options.rounds_epochs, options.rounds, 1)) == options.rounds
+    weights = track.WEIGHTS[network]
+    for number, factor in zip(track.REPORTED[network], FACTORS[network], strict=True):
+        kept = weights - math.floor(targets[number - 1] * weights + 0.5)
+        assert factor <= weights / kept < factor * 1.001
+    assert options.training is not None
+    assert options.training.keep == "last"
+    assert options.training.teacher == "dense.onnx"
+
+
+def result(seed: int, errors: int, number: int = 5) -> dict[str, object]:
+    return {
+        **{"network": "lenet_5", "seed": seed, "round": number, "test_errors": errors},
+        **{"weights_factor": 167.0, "parameters_factor": 140.0},
+    }
+
+
+def test_the_table_has_mean_and_deviation_of_the_seeds_that_ran(track: ModuleType) -> None:
+    text = track.page([result(0, 70), result(1, 80), result(0, 90, 6)])
+    rows = [line for line in text.splitlines() if line.startswith("| 167")]
+    assert rows == [
+        "| 167.0x | 140.0x | 0, 1 | 0.70, 0.80 % | 0.75 ± 0.07 % | 167x, mean of 5 seeds: at most 0.80 % |",
+        "| 167.0x | 140.0x | 0 | 0.90 % | 0.90 % | 200x, seed 0, as committed: at most 0.80 % |",
+    ]
+
+
+def test_a_result_takes_the_place_of_an_earlier_one(
+    track: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track, "RESULTS", tmp_path / "results.json")
+    for entry in (result(1, 80), result(0, 70), result(1, 75)):
+        track.noted(entry)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [(one["seed"], one["test_errors"]) for one in found] == [(0, 70), (1, 75)]

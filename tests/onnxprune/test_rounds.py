@@ -221,9 +221,9 @@ def test_channels_go_in_the_first_round_that_shrinks(state: State) -> None:
     first, second = targets_of(options, entries)
     halved = first.prune(state)
     assert halved.model.initializers["fc1.weight"].shape[0] <= 48 < state.model.initializers["fc1.weight"].shape[0]
-    assert kept_of(halved) == pytest.approx(entries * 0.1**0.5, abs=1)
+    assert 0.99 * entries * 0.1**0.5 < kept_of(halved) <= entries * 0.1**0.5 + 1
     after = second.prune(halved)
-    assert kept_of(after) == pytest.approx(entries * 0.1, abs=1)
+    assert 0.99 * entries * 0.1 < kept_of(after) <= entries * 0.1 + 1
     assert after.model.initializers["fc1.weight"].shape[0] > 24
 
 

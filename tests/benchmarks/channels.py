@@ -1,6 +1,6 @@
 """What `onnxprune MODEL --channels 0.5` takes from the given models, and what keeps the rest where it is.
 
-    python tests/benchmarks/channels.py [--channels 0.5] [--round-to 8] [--markdown docs/benchmarks/channels.md]
+    python tests/benchmarks/channels.py [--channels 0.5] [--round-to 8] [--models dtln_1,…] [--markdown FILE]
 
 Needs the folder of real models that ONNXPRUNE_DATA names (or ../shared/data). Each run is a process of its own. Where
 onnxsim is installed, it gets the same model with the same channels zeroed (--no-shrink).
@@ -178,12 +178,15 @@ def main() -> None:
     parser.add_argument("--channels", type=float, default=0.5)
     parser.add_argument("--round-to", default="8")
     parser.add_argument("--scope", default="global")
+    parser.add_argument("--models", help="only these, by name, with commas between")
     parser.add_argument("--markdown", type=Path, help="write the table here too")
     options = parser.parse_args()
     chosen = ["--channels", str(options.channels), "--round-to", options.round_to, "--scope", options.scope]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for model in models():
+            if options.models and name_of(model) not in options.models.split(","):
+                continue
             rows.append(row(model, Path(folder), *chosen))
             print(rows[-1].text, file=sys.stderr, flush=True)
     counts = [sum(getattr(one, what) for one in rows) for what in ("shrank", "verified", "same_interface")]

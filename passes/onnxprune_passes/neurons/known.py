@@ -88,13 +88,17 @@ def learn(trace: Trace, node: Node) -> None:
 
 
 def tell(trace: Trace, value: str, dims: Sequence[Dim]) -> None:
-    """Note sizes of axes of `value` where the file tells none."""
+    """Note sizes of axes of `value` where the file tells none, and which symbolic sizes are the same."""
     stated = trace.stated(value) or (None,) * len(dims)
-    if len(stated) == len(dims):
-        pairs = zip(stated, dims, strict=True)
-        trace.learned[value] = tuple(
-            new if isinstance(new, int) and not isinstance(old, int) else old for old, new in pairs
-        )
+    if len(stated) != len(dims):
+        return
+    for old, new in zip(stated, dims, strict=True):
+        if isinstance(old, str) and isinstance(new, str):
+            trace.name_alike(old, new)
+    trace.learned[value] = tuple(
+        new if old is None or (isinstance(old, str) and isinstance(new, int)) else old
+        for old, new in zip(stated, dims, strict=True)
+    )
 
 
 def _open(dims: tuple[Dim, ...]) -> bool:

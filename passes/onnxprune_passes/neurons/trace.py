@@ -44,6 +44,7 @@ class Trace:
         self.joints: dict[str, Joint] = {}
         self.parted: set[int] = set()
         self.learned: dict[str, tuple[Dim, ...]] = {}
+        self._same: dict[str, str] = {}
         self._claims: set[tuple[str, int, int, int]] = set()
         self._zeros = zeros
 
@@ -65,8 +66,9 @@ class Trace:
         )
 
     def stated(self, value: str) -> tuple[Dim, ...] | None:
-        """The shape of `value` by the file and by inference."""
-        return self.learned.get(value, self.graph.dims(value))
+        """The shape of `value` by the file and by inference; symbolic sizes that are the same have one name."""
+        found = self.learned.get(value, self.graph.dims(value))
+        return tuple(map(self._named, found)) if found and self._same else found
 
     def constant(self, value: str) -> Const | None:
         """The tensor that `value` shows; None when it is computed."""
@@ -156,6 +158,12 @@ class Trace:
             if name:
                 self.pin(self.flow(name).ids, node, why)
 
+    def name_alike(self, old: str, new: str) -> None:
+        """Call the symbolic size `old` as `new` is called from now on: they are the same."""
+        first, second = self._named(old), self._named(new)
+        if isinstance(first, str) and isinstance(second, str) and first != second:
+            self._same[first] = second
+
     def measure(self, ids: Ids) -> int:
         """A fresh id that stands for the size of the axis along which `ids` lie."""
         self.count += 1
@@ -211,6 +219,11 @@ class Trace:
         pin_joint(self)
         self._pin_unclaimed()
         self._pin_measured()
+
+    def _named(self, dim: Dim) -> Dim:
+        while isinstance(dim, str) and dim in self._same:
+            dim = self._same[dim]
+        return dim
 
     def _base(self, key: str, axis: int, size: int) -> Ids:
         if (key, axis) not in self.bases:

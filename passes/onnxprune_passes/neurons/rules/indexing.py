@@ -12,6 +12,7 @@ from ..classes import Ids
 from ..cut import Cut
 from ..flow import Flow
 from ..graph import Node
+from ..known import tell
 from ..operands import stiffened
 from ..readers import made, make
 from ..rule import Rule, Rules, onnx_rules
@@ -21,6 +22,10 @@ from ..trace import Trace
 def _slice(trace: Trace, node: Node) -> None:
     carried = trace.flow(node.input(0))
     bounds = _bounds(trace, node, carried.rank)
+    dims = trace.dims(node.input(0))
+    if dims is not None and bounds is not None:
+        cut = {axis for axis, *_ in bounds}
+        tell(trace, node.output(0), [None if axis in cut else dim for axis, dim in enumerate(dims)])
     stepped = {axis for axis, _, _, step in bounds or () if step != 1 and axis in carried.axes}
     if stepped and set(carried.axes) - stepped:
         carried = stiffened(trace, node, carried, stepped)

@@ -139,7 +139,7 @@ class Comparison:
                     step = self.steps.get(name, output.scale / _GRID)
                     yield from ((name, problem) for problem in _quantised_problems(output, step))
                 elif output.max_error > (allowed := max(_TOLERANCES[precision], _TOLERANCES[output.dtype])):
-                    yield name, f"error {output.max_error:.3g} of its size, allowed {allowed:.3g}"
+                    yield name, f"error {output.max_error:.3g} of its size ({output.scale:.3g}), allowed {allowed:.3g}"
 
 
 def _integer_problems(output: OutputComparison) -> Iterator[str]:

@@ -79,7 +79,7 @@ def test_errors_are_scaled_by_the_output_over_all_batches(tmp_path: Path) -> Non
     (output,) = comparison.outputs
     assert (output.scale, output.max_error, output.mean_error, output.max_difference) == (8.0, 0.125, 0.125, 1.0)
     assert (output.unequal, output.count, output.equal) == (4, 4, False)
-    assert comparison.failures() == ("output y: error 0.125 of its size, allowed 1e-05 (optimisations off)",)
+    assert comparison.failures() == ("output y: error 0.125 of its size (8), allowed 1e-05 (optimisations off)",)
     assert comparison.failures(exact=True) == ("output y: 4 of 4 elements differ, allowed 0 (optimisations off)",)
 
 

@@ -90,7 +90,7 @@ onnxprune model.onnx --recipe recipe.yaml
 @click.option(
     "--inline/--no-inline",
     default=None,
-    help="Decoders as plain nodes, not functions, for tools without those; 1,100 bytes more a weight.  [default: no]",
+    help="Decoders as plain nodes, not functions, for tools without those; 700 bytes more a weight.  [default: no]",
 )
 @click.option(
     "--keep-inputs/--no-keep-inputs", default=None, help="Weights that are graph inputs too stay so, and dense."

@@ -18,7 +18,7 @@ from ..errors import EncodeError
 from . import functions, packing
 from .counts import Counts, changed, counts_of
 from .limits import Support, basic_support, bfloat16_support, require_encodable
-from .scheme import Encoded, Layout, checked_inputs, shape_tensor
+from .scheme import Encoded, Layout, checked_inputs, shape_layout, shape_tensor
 
 _SIGNATURE = "DecodeBitmask (mask, values, shape) => (weight)"
 
@@ -69,7 +69,7 @@ class Bitmask:
         return (
             Layout(np.dtype(np.uint8), (-(-counts.size // 8),)),
             Layout(counts.dtype, (1 + counts.kept,)),
-            Layout(np.dtype(np.int64), (len(counts.shape),)),
+            shape_layout(counts.shape),
         )
 
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:

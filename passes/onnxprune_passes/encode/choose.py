@@ -29,6 +29,9 @@ from .scheme import Decodable
 _EXACT = 8
 """Most schemes of which every set is tried."""
 
+_LABEL = "00"
+"""A label as long as most are; see `coding`."""
+
 _Set = frozenset[int]
 
 
@@ -107,7 +110,7 @@ def choose(
 
 def stored_nbytes(coding: Coding, name: str, counts: Counts, opset: int, *, inline: bool) -> int:
     """File bytes of a weight stored so: its initializers and its nodes, `inline` those of the decoders themselves."""
-    called = coding.nbytes(name, counts)
+    called = coding.nbytes(_LABEL, name, counts)
     return called + written_out_nbytes(coding, len(name.encode()), opset) if inline else called
 
 
@@ -115,7 +118,7 @@ def stored_nbytes(coding: Coding, name: str, counts: Counts, opset: int, *, inli
 def written_out_nbytes(coding: Coding, length: int, opset: int) -> int:
     """The bytes that inlining adds to a weight whose name has so many bytes."""
     functions = {scheme.op_type: scheme.function(opset) for scheme in coding.schemes}
-    nodes = coding.nodes("n" * length)
+    nodes = coding.nodes(_LABEL, "n" * length)
     return sum(inlined_nbytes(node, functions[node.op_type]) - protos.node_nbytes(node) for node in nodes)
 
 

@@ -2,7 +2,8 @@
 
 In the graph that is the node of the index scheme; its input `values` is an initializer, or comes from the node of the
 value scheme before it. A `scaled` tensor is stored so as int8, and one node more multiplies it by its scales. The parts
-are named after the tensor: "fc1.weight.gaps", "fc1.weight.codes", and so on.
+have a label in common: "3a", "3b" and so on, in the order of `suffixes`. Names that spell out the tensor and the part
+would take more bytes than the codes of a small tensor.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from string import ascii_lowercase
 
 import numpy as np
 import onnx
@@ -27,6 +29,9 @@ from .scheme import SPARE, VALUES, Decodable, Encoded, Layout, Scheme, ValueSche
 _INT8 = Int8()
 _SCALES = _INT8.suffixes[1]
 _SHAPE = "shape"
+
+MADE = "v"
+"""What stands behind the label in the name of what one node makes for another; no coding has so many parts."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,9 @@ class Coding:
             return self.index.suffixes
         return (*(suffix for suffix in self.index.suffixes if suffix != VALUES), *self.values.suffixes)
 
-    def part_names(self, weight: str) -> tuple[str, ...]:
-        """Names of the initializers of an encoded weight."""
-        return tuple(f"{weight}.{suffix}" for suffix in self.suffixes)
+    def part_names(self, label: str) -> tuple[str, ...]:
+        """Names of the initializers of an encoded weight, in the order of `suffixes`."""
+        return tuple(label + letter for letter, _ in zip(ascii_lowercase, self.suffixes, strict=False))
 
     def _zeros(self, counts: Counts) -> bool:
         return self.index.stores_zeros and counts.kept < counts.size
@@ -165,12 +170,12 @@ class Coding:
         own = len(self.index.suffixes) - 1
         return parts[self.index.suffixes.index(VALUES)] if self.values is None else self.values.data_type(parts[own:])
 
-    def nodes(self, weight: str) -> tuple[onnx.NodeProto, ...]:
+    def nodes(self, label: str, weight: str) -> tuple[onnx.NodeProto, ...]:
         """The nodes that compute a weight from its parts; they have no names, the last has the weight as output."""
         if self.scaled:
-            return self._scaled_nodes(weight)
-        names = dict(zip(self.suffixes, self.part_names(weight), strict=True))
-        made = f"{weight}.{VALUES}"
+            return self._scaled_nodes(label, weight)
+        names = dict(zip(self.suffixes, self.part_names(label), strict=True))
+        made = label + MADE
         index = [names.get(suffix, made) for suffix in self.index.suffixes]
         last = helper.make_node(self.index.op_type, index, [weight], domain=DOMAIN)
         if self.values is None:
@@ -178,24 +183,24 @@ class Coding:
         values = [names[suffix] for suffix in self.values.suffixes]
         return helper.make_node(self.values.op_type, values, [made], domain=DOMAIN), last
 
-    def _scaled_nodes(self, weight: str) -> tuple[onnx.NodeProto, ...]:
-        names = dict(zip(self.suffixes, self.part_names(weight), strict=True))
-        made = f"{weight}.{_INT8.suffixes[0]}"
+    def _scaled_nodes(self, label: str, weight: str) -> tuple[onnx.NodeProto, ...]:
+        names = dict(zip(self.suffixes, self.part_names(label), strict=True))
+        made = label + MADE
         index = [names[suffix] for suffix in self.index.suffixes]
         return (
             helper.make_node(self.index.op_type, index, [made], domain=DOMAIN),
             helper.make_node(_INT8.op_type, [made, names[_SCALES]], [weight], domain=DOMAIN),
         )
 
-    def initializers(self, weight: str, encoded: Encoded) -> tuple[onnx.TensorProto, ...]:
+    def initializers(self, label: str, encoded: Encoded) -> tuple[onnx.TensorProto, ...]:
         """The initializers of an encoded weight."""
-        return tuple(map(protos.tensor_proto, self.part_names(weight), encoded.inputs))
+        return tuple(map(protos.tensor_proto, self.part_names(label), encoded.inputs))
 
-    def nbytes(self, weight: str, counts: Counts) -> int:
+    def nbytes(self, label: str, weight: str, counts: Counts) -> int:
         """Bytes that such a weight adds to a graph: its initializers and its nodes."""
-        parts = zip(self.part_names(weight), self.layout(counts), strict=True)
-        tensors = sum(protos.tensor_nbytes(name, part.shape, part.dtype) for name, part in parts)
-        return tensors + sum(protos.node_nbytes(node) for node in self.nodes(weight))
+        parts = zip(self.part_names(label), self.layout(counts), strict=True)
+        tensors = sum(protos.tensor_nbytes(name, part.shape, part.dtype, part.numbers) for name, part in parts)
+        return tensors + sum(protos.node_nbytes(node) for node in self.nodes(label, weight))
 
 
 def _as_int8(counts: Counts) -> Counts:

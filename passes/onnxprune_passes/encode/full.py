@@ -15,7 +15,7 @@ from ..errors import EncodeError
 from . import functions
 from .counts import Counts, changed, counts_of
 from .limits import Support, basic_support, bfloat16_support, require_encodable
-from .scheme import VALUES, Encoded, Layout, check_values, dims_of, shape_tensor
+from .scheme import VALUES, Encoded, Layout, check_values, dims_of, shape_layout, shape_tensor
 
 _SIGNATURE = "DecodeFull (values, shape) => (weight)"
 
@@ -59,7 +59,7 @@ class Full:
 
     def layout(self, counts: Counts) -> tuple[Layout, ...]:
         """The values [1 + size], shape int64 [rank]."""
-        return Layout(counts.dtype, (1 + counts.size,)), Layout(np.dtype(np.int64), (len(counts.shape),))
+        return Layout(counts.dtype, (1 + counts.size,)), shape_layout(counts.shape)
 
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
         """Store a tensor; see `Scheme.encode`. Needs a copy of it."""

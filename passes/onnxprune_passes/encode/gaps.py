@@ -21,7 +21,7 @@ from ..errors import EncodeError
 from . import functions, packing
 from .counts import Counts, changed, counts_of, kept_runs
 from .limits import Support, basic_support, require_encodable
-from .scheme import Encoded, Layout, checked_inputs, shape_tensor
+from .scheme import Encoded, Layout, checked_inputs, shape_layout, shape_tensor
 
 _DOC = """Version 1. A flat weight of fillers (values[0]) into which the next value is put after each gap: \
 gaps has {packing}; {escape} skips {escape} entries and puts nothing.{rest}"""
@@ -104,7 +104,7 @@ class Gaps:
         return (
             Layout(np.dtype(np.uint8), (packing.packed_nbytes(codes, self.bits),)),
             Layout(counts.dtype, (1 + counts.kept + spare,)),
-            Layout(np.dtype(np.int64), (len(counts.shape),)),
+            shape_layout(counts.shape),
         )
 
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:

@@ -1,7 +1,7 @@
 """Decoder functions written out as plain nodes where they are called, for tools without functions, and the way back.
 
-A call `w = onnxprune::DecodeGaps4(w.gaps, w.values, w.shape)` becomes the nodes of the body, whose own values
-are named after the output: `w.decode.keep`, … Under the key `METADATA` the model keeps its calls as a list of
+A call `w = onnxprune::DecodeGaps4(0a, 0b, 0c)` becomes the nodes of the body, whose own values are named after the
+first input: `0a.d`, `0a.e`, … Under the key `METADATA` the model keeps its calls as a list of
 [operator, outputs, inputs] in JSON, so that `calls_restored` finds them again, whatever happened to the rest of the
 file. A call whose nodes or parts are not there any more, since a tool computed the tensor or renamed things, stays as
 it is.
@@ -152,7 +152,7 @@ def _body(call: onnx.NodeProto, function: onnx.FunctionProto, taken: set[str]) -
         node = onnx.NodeProto()
         node.CopyFrom(inner)
         for name in inner.output:
-            names.setdefault(name, _free(f"{call.output[0]}.decode.{name}", taken))
+            names.setdefault(name, _free(f"{call.input[0]}.{name}", taken))
         for field, values in (("input", list(inner.input)), ("output", list(inner.output))):
             node.ClearField(field)
             getattr(node, field).extend(names[name] if name else "" for name in values)

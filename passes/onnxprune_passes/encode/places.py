@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -159,7 +160,9 @@ def tensor_for(name: str, key: str, array: NDArray, sources: dict[str, Array], *
     `outside`: its bytes go to the data file, unless they are less than 1 KiB.
     """
     tensor = onnx.TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
-    if stubs.keeps_values(tensor.data_type, array.size):
+    if array.dtype == np.int64 and array.size <= stubs.SMALL:
+        tensor.int64_data.extend(array.reshape(-1).tolist())  # small numbers are shorter as varints
+    elif stubs.keeps_values(tensor.data_type, array.size):
         tensor.raw_data = array.tobytes()
     else:
         stubs.set_stub(tensor, key, stubs.EXTERNAL if outside and array.nbytes >= stubs.EXTERNAL_FROM else "raw")

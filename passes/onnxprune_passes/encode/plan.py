@@ -18,11 +18,9 @@ from .choose import choose
 from .coding import Coding
 from .counts import Counts, count
 from .densify import decoders
-from .int8 import Int8
 from .limits import FIRST_OPSET, basic_support
 from .places import Place, places
 from .registry import CODINGS, SCALED
-from .scheme import VALUES
 
 Encoding = Literal["auto", "dense", "coo", "gaps", "bitmask"]
 BY = "encode"
@@ -83,7 +81,6 @@ def candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[di
     """
     parts = {key for decoder in decoders(model) for key in decoder.inputs}
     fixed = _fixed(model, keep_inputs=keep_inputs)
-    names = {name for place in places(model.skeleton) for name in place.names()}
     axes = {weight.key: weight.uses[0].out_axis or 0 for weight in find_weights(model, embeddings=True)}
     counts: dict[str, Counts] = {}
     skips: list[Skip] = []
@@ -96,19 +93,12 @@ def candidates(model: Model, *, coo_wanted: bool, keep_inputs: bool) -> tuple[di
             if source.size <= stubs.SMALL or source.dtype in _NO_WEIGHTS:
                 continue
             reason = fixed.get(key) or basic_support(source.shape, source.dtype, FIRST_OPSET).reason
-            reason = reason or (_coo_reason(place, name) if coo_wanted else _name_reason(name, names))
+            reason = reason or (_coo_reason(place, name) if coo_wanted else "")
             if not reason:
                 counts[key] = count(source, axes.get(key))
             elif _is_sparse(source):
                 skips.append(_dense(key, reason))
     return counts, skips
-
-
-def _name_reason(name: str, names: set[str]) -> str:
-    """Why a tensor cannot be stored in parts: a part's name is in use somewhere, where it might be meant instead."""
-    suffixes = {VALUES, *Int8().suffixes}.union(*(coding.suffixes for coding in CODINGS))
-    taken = names.intersection(f"{name}.{suffix}" for suffix in suffixes)
-    return f"the name {min(taken)!r}, which a part of it could get, is in use" if taken else ""
 
 
 def _coo_reason(place: Place, name: str) -> str:

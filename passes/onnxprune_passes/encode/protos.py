@@ -31,8 +31,11 @@ def _header(name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> onnx.Tenso
 
 
 def tensor_proto(name: str, array: NDArray) -> onnx.TensorProto:
-    """A little-endian `raw_data` tensor of int64 or of a dtype in `DTYPES`."""
+    """A tensor of int64, as varints, or of a dtype in `DTYPES`, as little-endian `raw_data`."""
     tensor = _header(name, array.shape, array.dtype)
+    if array.dtype == np.int64:
+        tensor.int64_data.extend(array.reshape(-1).tolist())
+        return tensor
     tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     return tensor
 
@@ -63,10 +66,13 @@ _FUNCTIONS = _number(onnx.ModelProto, "functions")
 _OPSET_IMPORT = _number(onnx.ModelProto, "opset_import")
 
 
-def tensor_nbytes(name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> int:
-    """Bytes that an initializer with `raw_data` adds to a graph; nothing is built."""
+def tensor_nbytes(name: str, shape: Sequence[int], dtype: np.dtype[Any], numbers: Sequence[int] = ()) -> int:
+    """Bytes that an initializer (see `tensor_proto`) adds to a graph; `numbers`: what it holds as varints, if any."""
+    header = _header(name, shape, dtype).ByteSize()
+    if numbers:
+        return framed_nbytes(header + onnx.TensorProto(int64_data=numbers).ByteSize(), _INITIALIZER)
     raw = math.prod(shape) * dtype.itemsize
-    return framed_nbytes(_header(name, shape, dtype).ByteSize() + framed_nbytes(raw, _RAW_DATA), _INITIALIZER)
+    return framed_nbytes(header + framed_nbytes(raw, _RAW_DATA), _INITIALIZER)
 
 
 def node_nbytes(node: onnx.NodeProto) -> int:

@@ -24,7 +24,7 @@ from ..errors import EncodeError
 from . import functions
 from .counts import REST_BITS, Counts, changed, counts_of, kept_runs
 from .limits import Support, basic_support, require_encodable
-from .scheme import Encoded, Layout, check_values, dims_of, shape_tensor
+from .scheme import Encoded, Layout, check_values, dims_of, shape_layout, shape_tensor
 
 _SIGNATURE = "DecodeRice (high, low, powers, values, shape) => (weight)"
 
@@ -181,7 +181,7 @@ def _layout(counts: Counts, bits: int) -> tuple[Layout, ...]:
         Layout(byte, (bits, -(-(1 + counts.kept + spare) // 8))),
         Layout(byte, (bits,)),
         Layout(counts.dtype, (1 + counts.kept + spare,)),
-        Layout(np.dtype(np.int64), (len(counts.shape),)),
+        shape_layout(counts.shape),
     )
 
 

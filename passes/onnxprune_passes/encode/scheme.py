@@ -27,10 +27,11 @@ VALUES = "values"
 
 @dataclass(frozen=True)
 class Layout:
-    """One initializer of an encoded tensor before it is built."""
+    """One initializer of an encoded tensor before it is built; `numbers`: what is in it, where it is int64."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +125,11 @@ class ValueScheme(Decodable, Protocol):
 
 SPARE = 7
 """How many values a value scheme may decode to beyond those that it was given."""
+
+
+def shape_layout(shape: tuple[int, ...]) -> Layout:
+    """That of `shape_tensor`."""
+    return Layout(np.dtype(np.int64), (len(shape),), shape)
 
 
 def shape_tensor(shape: tuple[int, ...]) -> NDArray:

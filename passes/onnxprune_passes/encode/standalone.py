@@ -38,9 +38,8 @@ def standalone_decoders(model: Model) -> Iterator[tuple[str, Model]]:
 
 def _small(model: Model, decoder: Decoder, parts: list[onnx.TensorProto]) -> Model:
     skeleton = _frame(model, decoder.coding.data_type([part.data_type for part in parts]))
-    tensors = {f"{_TENSOR}.{suffix}": part for suffix, part in zip(decoder.coding.suffixes, parts, strict=True)}
-    skeleton.graph.node.extend(decoder.coding.nodes(_TENSOR))
-    skeleton.graph.node[-1].output[0] = OUTPUT
+    tensors = dict(zip(decoder.coding.part_names(_TENSOR), parts, strict=True))
+    skeleton.graph.node.extend(decoder.coding.nodes(_TENSOR, OUTPUT))
     wanted = {(DOMAIN, node.op_type) for node in decoder.nodes}
     skeleton.functions.extend(each for each in model.skeleton.functions if (each.domain, each.name) in wanted)
     for (name, part), key in zip(tensors.items(), decoder.inputs, strict=True):

@@ -41,7 +41,8 @@ def _stored(model: Model, decoder: Decoder, counts: Counts, bound: float, *, inl
     coding, index, values, whole = decoder.coding, 0, 0, 0
     for suffix, key in zip(coding.suffixes, decoder.inputs, strict=True):
         part = model.initializers.source(key)
-        whole += protos.tensor_nbytes(key.rpartition("/")[2], part.shape, part.dtype)
+        numbers = part.array().tolist() if suffix == "shape" else ()
+        whole += protos.tensor_nbytes(key.rpartition("/")[2], part.shape, part.dtype, numbers)
         if coding.is_of_index(suffix):
             index += part.size * part.dtype.itemsize
         elif suffix != "shape":

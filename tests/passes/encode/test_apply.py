@@ -177,7 +177,7 @@ def test_external_data_stays_external(
     exact(model, encoded, {"x": np.ones((2, 64), np.float32)})
 
     stored = saved_as(encoded.model, tmp_path / "encoded")
-    assert {name for name, tensor in stored.items() if uses_external_data(tensor)} >= {"w.narrow", "v"}
+    assert {name for name, tensor in stored.items() if uses_external_data(tensor)} >= {"0a", "v"}
     assert all(not uses_external_data(tensor) for name, tensor in stored.items() if name.startswith("s."))
     dense = saved_as(densify(load(tmp_path / "encoded" / "model.onnx")), tmp_path / "again")
     assert [name for name, tensor in sorted(dense.items()) if uses_external_data(tensor)] == ["s", "v", "w"]

@@ -67,8 +67,8 @@ def test_predicted_bytes_are_the_serialized_ones(shape: tuple[int, ...], density
         assert protos.tensor_nbytes(name, array.shape, array.dtype) == dense
         for coding in CODINGS:
             if coding.supports(counts, OPSET):
-                tensors = list(coding.initializers(name, coding.encode(Array(array), counts)))
-                assert coding.nbytes(name, counts) == graph_nbytes(list(coding.nodes(name)), tensors)
+                tensors = list(coding.initializers("7", coding.encode(Array(array), counts)))
+                assert coding.nbytes("7", name, counts) == graph_nbytes(list(coding.nodes("7", name)), tensors)
 
 
 def test_a_dense_tensor_is_what_numpy_helper_makes() -> None:
@@ -104,8 +104,8 @@ def model_nbytes(arrays: Mapping[str, NDArray], plan: Plan) -> int:
         if choice.coding is None:
             tensors.append(protos.tensor_proto(choice.name, array))
         else:
-            nodes.extend(choice.coding.nodes(choice.name))
-            tensors.extend(choice.coding.initializers(choice.name, choice.coding.encode(Array(array), choice.counts)))
+            nodes.extend(choice.coding.nodes("00", choice.name))
+            tensors.extend(choice.coding.initializers("00", choice.coding.encode(Array(array), choice.counts)))
     imports = [helper.make_opsetid("", OPSET)] + ([domain_import()] if plan.schemes else [])
     graph = helper.make_graph(nodes, "g", [], [], tensors)
     model = helper.make_model(graph, opset_imports=imports, functions=[s.function(OPSET) for s in plan.schemes])
@@ -180,7 +180,7 @@ def test_no_assignment_is_smaller(weights: list[tuple[int, float]], codings: set
         total = protos.import_nbytes() * bool(used) + sum(protos.function_nbytes(one, OPSET) for one in used)
         for (name, each), coding in zip(counts.items(), assignment, strict=True):
             dense = protos.tensor_nbytes(name, each.shape, each.dtype)
-            total += coding.nbytes(name, each) if coding else dense
+            total += coding.nbytes("00", name, each) if coding else dense
         totals.append(total)
     assert plan.nbytes == min(totals)
     used = {one for choice in plan.choices if choice.coding for one in choice.coding.schemes}
@@ -233,5 +233,5 @@ def test_gap_bytes_of_a_large_weight(density: float, measured: float) -> None:
     drop = np.random.default_rng(3).permutation(array.size)[round(array.size * density) :]
     array.reshape(-1)[drop] = 0
     counts = count(Array(array))
-    share = Coding(Gaps(4)).nbytes("w", counts) / protos.tensor_nbytes("w", array.shape, array.dtype)
+    share = Coding(Gaps(4)).nbytes("00", "w", counts) / protos.tensor_nbytes("w", array.shape, array.dtype)
     assert share == pytest.approx(measured, abs=0.0008)

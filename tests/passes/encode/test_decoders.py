@@ -74,8 +74,8 @@ def build(weights: Sequence[tuple[Coding, NDArray]], opset: int) -> onnx.ModelPr
     outputs: list[onnx.ValueInfoProto] = []
     for number, (coding, array) in enumerate(weights):
         name = f"w{number}"
-        nodes.extend(coding.nodes(name))
-        tensors.extend(coding.initializers(name, coding.encode(Array(array))))
+        nodes.extend(coding.nodes(str(number), name))
+        tensors.extend(coding.initializers(str(number), coding.encode(Array(array))))
         outputs.append(helper.make_tensor_value_info(name, DTYPES[array.dtype], array.shape))
     return assembled(helper.make_graph(nodes, "g", [], outputs, tensors), {coding for coding, _ in weights}, opset)
 
@@ -276,8 +276,8 @@ def test_decoders_are_folded_away(coding: Coding, op_type: str, opset: int, tmp_
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, x_dims)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, y_dims)
     consumer = helper.make_node(op_type, ["x", "w"], ["y"])
-    tensors = coding.initializers("w", coding.encode(Array(weight)))
-    model = assembled(helper.make_graph([*coding.nodes("w"), consumer], "g", [x], [y], tensors), {coding}, opset)
+    tensors = coding.initializers("0", coding.encode(Array(weight)))
+    model = assembled(helper.make_graph([*coding.nodes("0", "w"), consumer], "g", [x], [y], tensors), {coding}, opset)
     onnx.checker.check_model(model, full_check=True)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
     dims = {entry.name: [dim.dim_value for dim in entry.type.tensor_type.shape.dim] for entry in inferred}
@@ -302,11 +302,11 @@ def test_a_bfloat16_weight_is_folded_through_its_cast(tmp_path: Path) -> None:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 12])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 7])
     nodes = [
-        *coding.nodes("w"),
+        *coding.nodes("0", "w"),
         helper.make_node("Cast", ["w"], ["w32"], to=TensorProto.FLOAT),
         helper.make_node("MatMul", ["x", "w32"], ["y"]),
     ]
-    tensors = coding.initializers("w", coding.encode(Array(weight)))
+    tensors = coding.initializers("0", coding.encode(Array(weight)))
     model = assembled(helper.make_graph(nodes, "g", [x], [y], tensors), {coding}, 17)
     optimized = tmp_path / "optimized.onnx"
     session(model, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, optimized)
@@ -320,9 +320,11 @@ def test_a_bfloat16_weight_is_folded_through_its_cast(tmp_path: Path) -> None:
 def test_the_filler_is_the_first_of_values(dtype: np.dtype[Any]) -> None:
     """Encoders write 0 there; decoders take whatever it is, so that a zero point can come to stand there."""
     weight = np.array([0, 0, 3, 0, 4, 0], dtype)
-    model = build([(Coding(scheme), weight) for scheme in SCHEMES if scheme != Full()], 17)
+    codings = [Coding(scheme) for scheme in SCHEMES if scheme != Full()]
+    model = build([(coding, weight) for coding in codings], 17)
+    values = {coding.part_names(str(turn))[coding.suffixes.index("values")] for turn, coding in enumerate(codings)}
     for tensor in model.graph.initializer:
-        if tensor.name.endswith(".values"):
+        if tensor.name in values:
             stored = onnx.numpy_helper.to_array(tensor).copy()
             stored[0] = 5
             tensor.CopyFrom(protos.tensor_proto(tensor.name, stored))

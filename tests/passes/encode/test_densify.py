@@ -27,7 +27,7 @@ TWO = "g (float[N,32] x) => (float[N,32] y) { h = MatMul(x, w)\n y = MatMul(h, v
 def encoded(build: Build, sparse: Sparse) -> onnx.ModelProto:
     """One weight in gaps of 8 bits, to be changed by a test."""
     proto = to_proto(encode_model(build(ONE, {"w": sparse(32, 32, density=0.02)}), "gaps").model)
-    assert [tensor.name for tensor in proto.graph.initializer] == ["w.gaps", "w.values", "w.shape"]
+    assert [tensor.name for tensor in proto.graph.initializer] == ["0a", "0b", "0c"]
     return proto
 
 
@@ -99,8 +99,8 @@ def test_parts_that_do_not_fit(encoded: onnx.ModelProto) -> None:
 
 def test_a_part_that_is_missing(encoded: onnx.ModelProto) -> None:
     del encoded.graph.initializer[1]
-    assert_damaged(encoded, "DecodeGaps8", "'w'", "'w.values'", "is not stored")
-    with pytest.raises(EncodeError, match=r"w\.values"):
+    assert_damaged(encoded, "DecodeGaps8", "'w'", "'0b'", "is not stored")
+    with pytest.raises(EncodeError, match="0b"):
         dict(standalone_decoders(from_proto(encoded)))
 
 
@@ -139,11 +139,11 @@ def test_functions_that_nothing_calls_are_left(encoded: onnx.ModelProto, sparse:
 
 
 def test_a_part_that_others_read_stays(encoded: onnx.ModelProto) -> None:
-    encoded.graph.node.append(helper.make_node("Cast", ["w.gaps"], ["z"], to=1))
+    encoded.graph.node.append(helper.make_node("Cast", ["0a"], ["z"], to=1))
     encoded.graph.output.append(helper.make_tensor_value_info("z", 1, None))
-    encoded.graph.output.append(helper.make_tensor_value_info("w.shape", 7, [2]))
+    encoded.graph.output.append(helper.make_tensor_value_info("0c", 7, [2]))
     dense = densify(from_proto(encoded))
-    assert sorted(dense.initializers) == ["w", "w.gaps", "w.shape"]
+    assert sorted(dense.initializers) == ["0a", "0c", "w"]
 
 
 def test_a_part_that_a_body_reads_stays(encoded: onnx.ModelProto) -> None:
@@ -152,9 +152,9 @@ def test_a_part_that_a_body_reads_stays(encoded: onnx.ModelProto) -> None:
                   else_branch = e () => (float[k] o2) { o2 = Neg(x) }> }"""
     node = onnx.parser.parse_model(text).graph.node[0]
     then = next(each.g for each in node.attribute if each.name == "then_branch")
-    then.node[0].input[0] = "w.gaps"
+    then.node[0].input[0] = "0a"
     encoded.graph.node.append(node)
-    assert sorted(densify(from_proto(encoded)).initializers) == ["w", "w.gaps"]
+    assert sorted(densify(from_proto(encoded)).initializers) == ["0a", "w"]
 
 
 def test_parts_that_two_decoders_share(encoded: onnx.ModelProto) -> None:

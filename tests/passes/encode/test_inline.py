@@ -104,7 +104,7 @@ def test_names_in_use_are_left_alone(build: Build, feed: Feeds, exact: Exact) ->
         build(ONE.replace("y = MatMul(x, w)", "h = MatMul(x, w)\n y = Neg(h)"), {"w": weight(0, 32, SIDE)})
     )
     plain = encode_model(from_proto(proto), "gaps", inline=True).model.skeleton
-    taken = next(name for node in plain.graph.node for name in node.output if name.startswith("w.decode."))
+    taken = next(name for node in plain.graph.node for name in node.output if name.startswith("0a."))
     proto.graph.node[0].output[0] = proto.graph.node[1].input[0] = taken
     model = from_proto(proto)
     encoded = encode_model(model, "gaps", inline=True)
@@ -134,8 +134,8 @@ def test_the_bytes_of_a_tensor_are_those_in_the_file(build: Build, name: str) ->
 def test_tensors_that_their_nodes_outweigh_stay_dense(build: Build) -> None:
     names = [f"w{number}" for number in range(6)]
     steps = "\n".join(f"h{i + 1} = MatMul({'x' if i == 0 else f'h{i}'}, {name})" for i, name in enumerate(names))
-    text = f"g (float[N,14] x) => (float[N,14] h6) {{ {steps} }}"
-    model = build(text, {name: weight(i, 14, 14, density=0.05) for i, name in enumerate(names)})
+    text = f"g (float[N,12] x) => (float[N,12] h6) {{ {steps} }}"
+    model = build(text, {name: weight(i, 12, 12, density=0.05) for i, name in enumerate(names)})
     assert len(encode_model(model, "gaps").tensors) == 6
     assert encode_model(model, "gaps", inline=True).model is model
 
@@ -163,7 +163,7 @@ def test_a_tensor_that_a_tool_computed_stays_as_it_is(build: Build) -> None:
 
 def test_nodes_that_something_else_reads_stay(build: Build) -> None:
     proto = to_proto(encode_model(build(ONE, {"w": weight(0, 32, SIDE)}), "gaps", inline=True).model)
-    inner = next(name for node in proto.graph.node for name in node.output if name.startswith("w.decode."))
+    inner = next(name for node in proto.graph.node for name in node.output if name.startswith("0a."))
     proto.graph.output.add(name=inner)
     assert list(decoders(from_proto(proto))) == []
 
@@ -181,3 +181,12 @@ def test_an_unknown_decoder_is_an_error(build: Build) -> None:
     proto.metadata_props.add(key=METADATA, value='[["DecodeLater", ["w"], ["w.parts"]]]')
     with pytest.raises(EncodeError, match="onnxprune::DecodeLater is no decoder of this version"):
         densify(from_proto(proto))
+
+
+@pytest.mark.parametrize("encoding", ["dense", "coo"])
+def test_what_has_no_decoders_says_so(build: Build, encoding: Any) -> None:
+    model = build(ONE, {"w": weight(0, 32, SIDE)})
+    plain, inline = encode_model(model, encoding), encode_model(model, encoding, inline=True)
+    assert inline.model.skeleton == plain.model.skeleton
+    assert inline.log[:-1] == plain.log
+    assert "no decoders" in inline.log[-1].reason  # type: ignore[union-attr]

@@ -208,21 +208,22 @@ def test_counts_of_other_values_are_noticed(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("coding", CODINGS, ids=lambda coding: coding.name)
 def test_nodes_lead_back_to_their_schemes(coding: Coding) -> None:
-    *before, node = coding.nodes("w")
+    *before, node = coding.nodes("0", "w")
     assert (scheme_of(node), values_of(node)) == (coding.index, None)
     assert [values_of(one) for one in before] == [scheme for scheme in (coding.values,) if scheme]
     assert [scheme_of(one) for one in before] == [None] * len(before)
-    assert list(node.input) == [f"w.{suffix}" for suffix in coding.index.suffixes]
+    names = dict(zip(coding.suffixes, coding.part_names("0"), strict=True))
+    assert list(node.input) == [names.get(suffix, "0v") for suffix in coding.index.suffixes]
     assert list(node.output) == ["w"]
     parts = {name for one in (*before, node) for name in one.input} - {name for one in before for name in one.output}
-    assert parts == set(coding.part_names("w"))
+    assert parts == set(coding.part_names("0"))
     for one in (*before, node):
         one.domain = "elsewhere"
         assert (scheme_of(one), values_of(one)) == (None, None)
 
 
 def test_an_unknown_decoder_is_an_error() -> None:
-    (node,) = Coding(Gaps(4)).nodes("w")
+    (node,) = Coding(Gaps(4)).nodes("0", "w")
     node.op_type = "DecodeGaps7"
     with pytest.raises(EncodeError, match=r"DecodeGaps7.*newer"):
         scheme_of(node)

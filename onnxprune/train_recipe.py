@@ -62,6 +62,7 @@ class TrainRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         l1, l2, hoyer: strengths of the penalties on what is trained; 0 leaves one out.
         clip_norm: the gradients' norm is cut to this.
         dropout: "GLOB=RATE" each: a value or layer, and its dropout in the dense model; it shrinks with the density.
+        tie_values: entries of a tensor that share a value (`--values shared`) go on sharing one, which trains.
         train_only: `fc` or `conv` layers, or the two in turns.
         batch_norm: `frozen` (the file's statistics), `train` (those of the batches), or `recalibrate` (measured anew
             before the first epoch and after each).
@@ -115,6 +116,7 @@ class TrainRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     hoyer: NotNegative = 0.0
     clip_norm: Positive | None = None
     dropout: tuple[str, ...] = ()
+    tie_values: bool = False
     train_only: Literal["fc", "conv", "alternate"] | None = None
     batch_norm: Literal["frozen", "train", "recalibrate"] = "frozen"
     train: tuple[str, ...] = ()

@@ -88,6 +88,11 @@ _HOLDING_BACK = (
 )
 _WHAT_TRAINS = (
     click.option(
+        "--tie-values/--no-tie-values",
+        default=None,
+        help="Entries of a tensor that share a value go on sharing one, which trains.  [default: no]",
+    ),
+    click.option(
         "--train-only", type=click.Choice(["fc", "conv", "alternate"]), help="These layers, or both kinds in turns."
     ),
     click.option("--train", multiple=True, metavar="GLOB", help="Train tensors that look fixed too."),

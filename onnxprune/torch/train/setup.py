@@ -30,6 +30,7 @@ from onnxprune.torch.train.parts import Job, Source
 from onnxprune.torch.train.pretail import loss_output
 from onnxprune.torch.train.schedules import ORIGINAL_RATES, default_rate, factor_from
 from onnxprune.torch.train.teacher import Teacher, teacher_from
+from onnxprune.torch.train.ties import TieHold, tie_values
 from onnxprune.train_recipe import TrainRecipe, split_dropout
 from onnxprune.train_report import Watch
 
@@ -210,6 +211,9 @@ def made_job(
     optimizer = made_optimizer(recipe, module)
     notes = [loss_note(target, output), source.samples.note, batching.note]
     notes += _batch_norm_notes(recipe, module, processes, batching)
+    hold = hold_masks(module, optimizer)
+    if recipe.tie_values:
+        notes.append(tie_note(tie_values(module, optimizer)))
     if recipe.dropout:
         install(module, dict(split_dropout(entry) for entry in recipe.dropout))
     return Job(
@@ -226,7 +230,7 @@ def made_job(
         optimizer=optimizer,
         rate=base_rate(recipe),
         factor=made_schedule(recipe, steps),
-        hold=hold_masks(module, optimizer),
+        hold=hold,
         amp=Amp(recipe.amp or "off", device),
         ema=None if recipe.ema is None else Ema(module, recipe.ema),
         device=device,
@@ -274,6 +278,13 @@ def _teacher(recipe: TrainRecipe, target: Target) -> Teacher | None:
     if recipe.teacher is None:
         return None
     return teacher_from(recipe.teacher, recipe.teacher_in, recipe.output_name, loss=target.hard or target.loss)
+
+
+def tie_note(hold: TieHold) -> str:
+    """What is tied, for the report. Raises SelectionError when nothing is."""
+    if not hold.tied:
+        raise SelectionError("--tie-values: no tensor's entries share values; prune with --values shared first")
+    return "entries share " + ", ".join(f"{count} values in {name}" for name, count in hold.tied.items())
 
 
 def loss_note(target: Target, output: str) -> str:

@@ -15,6 +15,7 @@ from onnxprune_passes.masks import Masks
 from onnxprune_passes.model import Model
 from onnxprune_passes.pipeline import Change, State
 from onnxprune_passes.storage import save
+from onnxprune_passes.values import ShareValues
 
 from onnxprune.runtime import input_specs
 from onnxprune.samples import Samples, read_samples
@@ -451,3 +452,21 @@ def test_channels_last_lies_so_in_memory_and_trains_the_same(pruned: State, digi
     assert kernels == [True, True]
     weight = last.state.model.initializers["fc1.weight"]
     assert np.allclose(weight, plain.state.model.initializers["fc1.weight"], atol=1e-4)
+
+
+def test_tied_values_train_and_stay_shared(pruned: State, digits: Samples) -> None:
+    shared = ShareValues(2)(pruned)
+    before = shared.model.initializers["fc1.weight"]
+    found = train(shared, digits, tie_values=True, epochs=15)
+    after = found.state.model.initializers["fc1.weight"]
+    assert len(np.unique(after)) == len(np.unique(before)) == 4
+    for value in np.unique(before):
+        assert len(np.unique(after[before == value])) == 1
+    assert (after != before)[before != 0].all()
+    losses = [one.validation_loss for one in (found.training.epochs[0], found.training.epochs[-1])]
+    assert losses[1] < losses[0]  # type: ignore[operator]
+    assert "entries share" in " ".join(found.training.notes)
+    free = train(shared, digits, epochs=1).state.model.initializers["fc1.weight"]
+    assert len(np.unique(free)) > 4
+    with pytest.raises(SelectionError, match="--tie-values: no tensor's entries share values"):
+        train(pruned, digits, tie_values=True)

@@ -59,12 +59,14 @@ class Config:
 
     Attributes:
         max_drop: what a layer alone may cost without retraining; the sensitivity curves give its parameter for it.
+        samples: how many of the held-out images the curves are measured on.
         scale: all parameters times this, so that the network as a whole has 12 times fewer weights.
         quality: weight → parameter, that of the curves (rounded) before `scale`.
         options: the options of `onnxprune MODEL --retrain`, by name.
     """
 
     max_drop: float
+    samples: int
     scale: float
     quality: dict[str, float]
     options: dict[str, Any]
@@ -157,7 +159,8 @@ def choose(network: str, dense: Path, work: Path) -> None:
     curves = work / f"{network}.sensitivity.json"
     if not curves.exists():
         given = ("--data", "models.mnist:split", "--densities", DENSITIES, "--max-drop", str(config.max_drop))
-        command("sensitivity", dense, *given, "--batch", "250", "--jobs", "1", "--json", curves)
+        how = ("--samples", str(config.samples), "--batch", "250", "--jobs", "1", "--json", curves)
+        command("sensitivity", dense, *given, *how)
     for curve in json.loads(curves.read_text())["curves"]:
         found = curve["suggestion"]["quality"]
         print(f"{curve['name']}: {found:.3f} by the curve, {config.quality[curve['name']]:.3f} in faithful.json")

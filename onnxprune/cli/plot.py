@@ -97,21 +97,33 @@ def sensitivity_curves(result: str, output: str) -> None:
     metavar="LABEL=FILE,...",
     help="Reports of 'onnxprune MODEL --json', joined by a line; can be repeated.",
 )
+@click.option(
+    "--untrained",
+    multiple=True,
+    metavar="LABEL=FILE,...",
+    help="The same, of runs with --retrain: what was measured before each training.",
+)
 @click.option("--floor", type=float, metavar="C", help="The lowest change of the metric to show.")
 @_output_option
 @debug_option
-def trade_off(curves: tuple[str, ...], floor: float | None, output: str) -> None:
+def trade_off(curves: tuple[str, ...], untrained: tuple[str, ...], floor: float | None, output: str) -> None:
     """What pruning costs over how much is pruned: the change of the metric, from JSON reports."""
-    from onnxprune_passes.errors import SelectionError
-
     from ..plots.figure import check_plot
     from ..plots.trade_off import plot_trade_off
 
     check_plot(output, "--output")
+    before = _curves("--untrained", untrained)
+    plot_trade_off(_curves("--curve", curves), output, untrained=before, floor=floor)
+
+
+def _curves(option: str, entries: tuple[str, ...]) -> dict[str, list[str]]:
+    """Label → files, of all entries with that label."""
+    from onnxprune_passes.errors import SelectionError
+
     chosen: dict[str, list[str]] = {}
-    for entry in curves:
+    for entry in entries:
         label, _, files = entry.partition("=")
         if not label or not files:
-            raise SelectionError(f"--curve {entry!r} is not LABEL=FILE,..., such as 'one shot=a.json,b.json'")
+            raise SelectionError(f"{option} {entry!r} is not LABEL=FILE,..., such as 'one shot=a.json,b.json'")
         chosen.setdefault(label, []).extend(files.split(","))
-    plot_trade_off(chosen, output, floor=floor)
+    return chosen

@@ -28,8 +28,8 @@ class TradeOff:
     metric: str
 
 
-def read_points(path: str | Path) -> tuple[TradeOff, ...]:
-    """The points of one JSON report of `onnxprune MODEL --json`.
+def read_points(path: str | Path, *, trained: bool = True) -> tuple[TradeOff, ...]:
+    """The points of one JSON report of `onnxprune MODEL --json`; of rounds, as they were `trained` or before that.
 
     A run in rounds gives one for each round, on its validation samples; any other one, on the samples of `--data`.
 
@@ -45,11 +45,8 @@ def read_points(path: str | Path) -> tuple[TradeOff, ...]:
     rounds, accuracy, totals = report.rounds, report.accuracy, report.totals
     if rounds is not None and rounds.dense is not None:
         dense = rounds.dense
-        points = [
-            TradeOff(1 - one.density, one.metric - dense.value, dense.metric)
-            for one in rounds.rounds
-            if one.metric is not None
-        ]
+        found = [(one.density, one.metric if trained else one.metric_before) for one in rounds.rounds]
+        points = [TradeOff(1 - kept, value - dense.value, dense.metric) for kept, value in found if value is not None]
         if points:
             return tuple(points)
     if accuracy is None or totals is None:
@@ -60,11 +57,18 @@ def read_points(path: str | Path) -> tuple[TradeOff, ...]:
     return (TradeOff(pruned, accuracy.after - accuracy.before, "accuracy"),)
 
 
-def plot_trade_off(curves: Mapping[str, Sequence[str | Path]], path: str | Path, *, floor: float | None = None) -> None:
+def plot_trade_off(
+    curves: Mapping[str, Sequence[str | Path]],
+    path: str | Path,
+    *,
+    untrained: Mapping[str, Sequence[str | Path]] | None = None,
+    floor: float | None = None,
+) -> None:
     """Draw one curve for each entry of `curves`: its label → JSON reports of `onnxprune MODEL --json`.
 
     Args:
         curves: label → files.
+        untrained: the same, with what rounds measured after pruning and before training.
         path: the .png or .svg file.
         floor: the lowest change that the axis shows; None shows all.
 
@@ -72,7 +76,9 @@ def plot_trade_off(curves: Mapping[str, Sequence[str | Path]], path: str | Path,
         SelectionError: `path` is no .png or .svg, or matplotlib is missing.
         DataError: a report cannot be used, metrics differ, or the file cannot be written.
     """
-    found = {label: [point for file in files for point in read_points(file)] for label, files in curves.items()}
+    found = {label: [one for file in files for one in read_points(file)] for label, files in curves.items()}
+    for label, files in (untrained or {}).items():
+        found[label] = [one for file in files for one in read_points(file, trained=False)]
     metrics = {point.metric for points in found.values() for point in points}
     if len(metrics) > 1:
         raise DataError(f"the reports measure {' and '.join(sorted(metrics))}: give reports of one metric")

@@ -135,7 +135,7 @@ def test_points_come_from_reports(net: Path, labelled: Path) -> None:
     assert points[1].change < points[0].change <= 0  # the labels are the dense model's own answers
 
 
-def test_a_report_of_rounds_gives_a_point_for_each(tmp_path: Path) -> None:
+def test_a_report_of_rounds_gives_a_point_for_each(tmp_path: Path, axes_drawn: list[Any]) -> None:
     def one(number: int, density: float, metric: float | None) -> Round:
         return Round(
             number=number,
@@ -160,6 +160,14 @@ def test_a_report_of_rounds_gives_a_point_for_each(tmp_path: Path) -> None:
     points = read_points(file)
     assert [(point.pruned, point.metric) for point in points] == [(0.5, "top5"), (0.9, "top5")]
     assert [point.change for point in points] == pytest.approx([0.05, -0.1])
+    untrained = read_points(file, trained=False)
+    assert [point.pruned for point in untrained] == [0.5, 0.75, 0.9]
+    assert [point.change for point in untrained] == pytest.approx([-0.8] * 3)
+    out = tmp_path / "curves.png"
+    result = _run("trade-off", "--curve", f"a={file}", "--untrained", f"b={file}", "-o", out)
+    assert result.exit_code == 0, result.output
+    lines = {line.get_label(): list(line.get_xdata()) for line in axes_drawn[0].lines}
+    assert (len(lines["a"]), len(lines["b"])) == (2, 3)
 
 
 def test_curves_are_drawn_in_the_order_of_what_is_pruned(net: Path, labelled: Path, axes_drawn: list[Any]) -> None:
@@ -218,6 +226,7 @@ def test_a_result_of_sensitivity_is_drawn_again(net: Path, labelled: Path) -> No
         (("sensitivity", "{net}", "-o", "a.png"), 1, "is no result of 'onnxprune sensitivity'"),
         (("sensitivity", "gone.json", "-o", "a.png"), 1, "gone.json cannot be read"),
         (("trade-off", "--curve", "a.json", "-o", "a.png"), 2, "--curve 'a.json' is not LABEL=FILE"),
+        (("trade-off", "--curve", "a=a.json", "--untrained", "b", "-o", "a.png"), 2, "--untrained 'b' is not LABEL"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(net: Path, args: tuple[str, ...], code: int, said: str) -> None:

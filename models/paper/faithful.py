@@ -265,10 +265,11 @@ def page(results: list[dict[str, Any]]) -> str:
         "| network | seed | dense error | pruned error | weights kept | fewer weights | fewer parameters | bytes |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for network in ALL_WEIGHTS:
+    networks = [network for network in ALL_WEIGHTS if any(one["network"] == network for one in results)]
+    for network in networks:
         lines += _lines_of(network, [one for one in results if one["network"] == network])
     lines += ["", "± is the standard deviation over the seeds. Parameters count the biases too.", ""]
-    return "\n".join(lines + [_layers(network) for network in ALL_WEIGHTS])
+    return "\n".join(lines + [_layers(network) for network in networks])
 
 
 def _lines_of(network: str, found: list[dict[str, Any]]) -> list[str]:

@@ -22,8 +22,7 @@ from .scheme import Encoded, Layout, checked_inputs, shape_layout, shape_tensor
 
 _SIGNATURE = "DecodeBitmask (mask, values, shape) => (weight)"
 
-_DOC = """Version 1. A flat weight, a bit of mask for each entry, lowest bits first: 1 is the next of values, 0 the \
-filler, values[0]."""
+_DOC = """Version 1. A bit of mask an entry, lowest first: 1 is the next of values, 0 the filler, values[0]."""
 
 _KEEP = """
   first = Constant <value = int64[1] {0}> ()

@@ -21,7 +21,7 @@ from .scheme import Layout
 
 _SIGNATURE = "ReadCodes{bits} (codes, codebook) => (values)"
 
-_DOC = """Version 1. codes ({packing}) stand for entries of codebook; the first is the filler."""
+_DOC = """Version 1. codes ({packing}) into codebook, the filler first."""
 
 _BODY = """
   index = Cast <to = 6> ({codes})

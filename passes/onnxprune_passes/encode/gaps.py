@@ -23,10 +23,8 @@ from .counts import Counts, changed, counts_of, kept_runs
 from .limits import Support, basic_support, require_encodable
 from .scheme import Encoded, Layout, checked_inputs, shape_layout, shape_tensor
 
-_DOC = """Version 1. A flat weight of fillers (values[0]) into which the next value is put after each gap: \
-gaps has {packing}; {escape} skips {escape} entries and puts nothing.{rest}"""
-
-_REST = " Codes that fill the last byte go on at the start and change nothing."
+_DOC = """Version 1. gaps ({packing}): fillers (values[0]) before the next of values; \
+{escape} moves on by {escape} and puts nothing."""
 
 _SIGNATURE = "DecodeGaps{bits} (gaps, values, shape) => (weight)"
 
@@ -207,7 +205,7 @@ class Gaps:
             + (_WRAP if packed else "")
             + _SCATTER.format(place=place)
         )
-        doc = _DOC.format(packing=packing.describe(self.bits), escape=self.escape, rest=_REST if packed else "")
+        doc = _DOC.format(packing=packing.describe(self.bits), escape=self.escape)
         return functions.function_from_text(_SIGNATURE.format(bits=self.bits), body, doc, opset)
 
 

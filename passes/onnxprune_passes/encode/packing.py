@@ -68,7 +68,7 @@ def describe(bits: int) -> str:
         return "one code a byte"
     count = group(bits)
     where = "a byte" if count * bits == 8 else f"{count * bits // 8} bytes"
-    return f"{count} codes of {bits} bits in {where}, lowest first"
+    return f"{count} in {where}, lowest first"
 
 
 def unpack_text(packed: str, codes: str, bits: int) -> str:

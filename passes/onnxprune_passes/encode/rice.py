@@ -28,8 +28,8 @@ from .scheme import Encoded, Layout, check_values, dims_of, shape_layout, shape_
 
 _SIGNATURE = "DecodeRice (high, low, powers, values, shape) => (weight)"
 
-_DOC = """Version 1. From the end: a bit 1 of high moves by 1 + the next of low and puts the next of values on \
-fillers, 0 by 1 + the first. low: a row for each of powers."""
+_DOC = """Version 1. From the end of fillers, a 1 of high moves by 1 + the next of low and puts the next of values, a \
+0 by 1 + the first. low: a row for each of powers."""
 
 _BODY = """
   tall = Constant <value = int64[3] {0, -1, 1}> ()

@@ -22,8 +22,8 @@ from .scheme import Layout
 
 _SIGNATURE = "JoinFloats{bits} (digits, exponents, scales) => (values)"
 
-_DOC = """Version 1. float32 values: digits has three bytes for each, lowest first, 23 bits of mantissa and the sign; \
-exponents a code ({packing}) into scales. Value: (2^23 + mantissa) x scale, signed. The filler 0 comes first."""
+_DOC = """Version 1. (2^23 + mantissa) x scale, signed; the filler 0 first. digits: mantissa and sign, 3 bytes, lowest \
+first; exponents ({packing}) into scales."""
 
 _BODY = """
   three = Constant <value = int64[2] {{-1, 3}}> ()

@@ -171,7 +171,8 @@ def test_no_assignment_is_smaller(weights: list[tuple[int, float]], codings: set
     for number, (size, density) in enumerate(weights):
         escapes = {bits: size // (5 << bits) for bits in (2, 3, 4, 6, 8)}
         values = Values(tuple(range(1, 4 ** (number + 1))))
-        counts[f"w{number}"] = Counts((size,), np.dtype(np.float32), int(size * density), escapes, values)
+        quotients = {bits: size >> bits for bits in range(1, 9)}
+        counts[f"w{number}"] = Counts((size,), np.dtype(np.float32), int(size * density), escapes, values, quotients)
     plan = choose(counts, OPSET, tuple(codings))
     options = [[None, *(one for one in codings if one.supports(each, OPSET))] for each in counts.values()]
     totals = []

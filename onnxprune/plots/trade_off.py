@@ -91,5 +91,6 @@ def plot_trade_off(
         axes.set_xlabel("weights pruned, %")
         axes.set_ylabel(f"change of {metric}")
         if floor is not None:
-            axes.set_ylim(bottom=floor)
+            highest = max((one.change for points in found.values() for one in points), default=0.0)
+            axes.set_ylim(floor, max(highest, 0.0) - 0.1 * floor)
         axes.legend(fontsize="small")

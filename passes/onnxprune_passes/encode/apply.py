@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import onnx
 
@@ -75,8 +76,8 @@ def encode_model(
 
     Args:
         model: a model, dense as a rule.
-        encoding: `auto` chooses among all codings and dense; `gaps` and `bitmask` leave only that kind of index;
-            `coo` is the standard's sparse tensors; `dense` changes nothing.
+        encoding: `auto` chooses among all codings and dense; `gaps`, `bitmask` and `rice` leave only that kind of
+            index; `coo` is the standard's sparse tensors; `dense` changes nothing.
         keep_inputs: leave initializers that are graph inputs too dense, so that the input stays.
         inline: write the decoders' nodes out where they are needed, for tools that do not know functions. Each tensor
             then takes some 700 bytes more. `coo` and `dense` have none; the log says so.
@@ -87,8 +88,8 @@ def encode_model(
     Raises:
         EncodeError: `encoding` is none of these, or the model holds decoders that this version does not know.
     """
-    if encoding not in ("auto", "dense", "coo", "gaps", "bitmask"):
-        raise EncodeError(f"encoding {encoding!r} is unknown: choose auto, dense, coo, gaps or bitmask")
+    if encoding not in get_args(Encoding):
+        raise EncodeError(f"encoding {encoding!r} is unknown: choose one of {', '.join(get_args(Encoding))}")
     if inline and encoding in ("dense", "coo"):
         found = encode_model(model, encoding, keep_inputs=keep_inputs)
         return replace(found, log=(*found.log, Skip(BY, "inline", f"changes nothing: {encoding} has no decoders")))

@@ -22,7 +22,7 @@ from .limits import FIRST_OPSET, basic_support
 from .places import Place, places
 from .registry import CODINGS, SCALED
 
-Encoding = Literal["auto", "dense", "coo", "gaps", "bitmask"]
+Encoding = Literal["auto", "dense", "coo", "gaps", "bitmask", "rice"]
 BY = "encode"
 """The name of encoding in logs."""
 _WORTH_SAYING = 0.9

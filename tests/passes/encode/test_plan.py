@@ -102,7 +102,7 @@ def test_dense_is_the_same_object(build: Build, sparse: Sparse) -> None:
 
 def test_an_unknown_encoding_is_refused(build: Build, sparse: Sparse) -> None:
     unknown: Any = "zip"
-    with pytest.raises(EncodeError, match="'zip' is unknown: choose auto, dense, coo, gaps or bitmask"):
+    with pytest.raises(EncodeError, match="'zip' is unknown: choose one of auto, dense, coo, gaps, bitmask, rice"):
         encode_model(build(ONE, {"w": sparse(32, 32)}), unknown)
 
 

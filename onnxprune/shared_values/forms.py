@@ -53,6 +53,7 @@ class Tensor:
 
     key: str
     forms: tuple[Form, ...]
+    is_weight: bool = True
 
     def place_of(self, bits: int) -> int:
         """The last form of at least so many bits."""
@@ -103,7 +104,7 @@ class Forms:
                 forms.append(Form(f"shared:{bits}", price, table))
             forms = [form for place, form in enumerate(forms) if _is_smaller(forms, place)]
             if len(forms) > 1:
-                found.append(Tensor(key, tuple(forms)))
+                found.append(Tensor(key, tuple(forms), key in weights))
         found.sort(key=lambda tensor: -tensor.forms[0].nbytes)
         self.tensors, self.skips = tuple(found), tuple(skips)
 

@@ -6,7 +6,7 @@
    before they are believed (a lazy greedy search: Minoux 1978, "Accelerated greedy algorithms for maximizing submodular
    set functions").
 2. How far: states on the way are measured jointly, on all samples, by bisection. So are those of one width for all,
-   since tensors of one width share a decoder function.
+   or for all weights, since tensors of one width share a decoder function.
 3. From the smallest file within the budget single steps down are tried, as long as one makes it smaller.
 
 Every measurement is of the whole model; what is taken has been measured jointly. Nothing is random.
@@ -83,10 +83,17 @@ class Search:
         while low + 1 < high:
             middle = (low + high) // 2
             low, high = (middle, high) if self._allowed(way[middle]) else (low, middle)
-        for bits in BITS:
-            if not self._allowed(tuple(tensor.place_of(bits) for tensor in self.forms.tensors)):
-                break
+        for state in self._alike():
+            self._allowed(state)
         return self._refined(min((state for state in self.measured if self._within(state)), key=self._cost))
+
+    def _alike(self) -> list[State]:
+        """One width for all tensors, and for all weights with the rest as it is; each state once, the widest first."""
+        found = []
+        for bits in BITS:
+            found.append(tuple(tensor.place_of(bits) for tensor in self.forms.tensors))
+            found.append(tuple(tensor.place_of(bits) if tensor.is_weight else 0 for tensor in self.forms.tensors))
+        return list(dict.fromkeys(found))
 
     def _way(self, start: State) -> list[State]:
         """States, each with one tensor in a form below that of the state before."""
@@ -150,9 +157,12 @@ class Search:
         return near and (budget.drop is None or self.measure.drop(found) <= budget.drop + 1e-12)
 
     def _cost(self, state: State) -> tuple[int, float, State]:
+        return self._bytes(state), self.measured[state].error, state
+
+    def _bytes(self, state: State) -> int:
         if state not in self._nbytes:
             self._nbytes[state] = self.nbytes_of(self.forms.model(state))
-        return self._nbytes[state], self.measured[state].error, state
+        return self._nbytes[state]
 
 
 def _with(state: State, number: int, place: int) -> State:

@@ -231,3 +231,17 @@ def test_error_is_over_the_outputs(net: Path, unlabelled: Path, tmp_path: Path) 
         {"fc3.weight": model.initializers["fc3.weight"] * 2, "fc3.bias": model.initializers["fc3.bias"] * 2}
     )
     assert measure(doubled, joint=False).error == pytest.approx(1.0, rel=1e-4)
+
+
+def test_one_width_for_all_is_tried_where_functions_cost_more_than_they_save() -> None:
+    """The error falls on the second tensor alone, so that the way down keeps that wide and the first narrow."""
+    measure: Any = _Additive((1e-12, 1e-6))
+    forms = _Fixed((1000, 1010))
+
+    def nbytes_of(state: Any) -> int:
+        chosen = [tensor.forms[place] for tensor, place in zip(forms.tensors, state, strict=True)]
+        return sum(form.nbytes for form in chosen) + 10_000 * len({form.name for form in chosen} - {"f32"})
+
+    search = Search(forms, measure, Budget(None, 0.1), nbytes_of, Steps(1))
+    names = {tensor.forms[place].name for tensor, place in zip(forms.tensors, search.best(), strict=True)}
+    assert len(names - {"f32"}) == 1

@@ -28,15 +28,13 @@ from onnxprune.verification import verify_files
 
 ROOT = Path(__file__).parents[2]
 NETS = ("lenet_300_100", "lenet_5")
-SPARSITIES = (0.5, 0.8, 0.9)
+SPARSITIES = (0.8, 0.9)
 VALUES: tuple[tuple[str, float | None], ...] = (
     ("f32", None),
-    ("f16", None),
     ("int8", None),
     ("shared:4", None),
     ("shared:auto", None),
     ("shared:auto", 0.001),
-    ("shared:auto", 0.0),
 )
 """Values, and the drop that is allowed where they are chosen by measuring."""
 

@@ -239,7 +239,7 @@ def test_one_width_for_all_is_tried_where_functions_cost_more_than_they_save() -
     forms = _Fixed((1000, 1010))
 
     def nbytes_of(state: Any) -> int:
-        chosen = [tensor.forms[place] for tensor, place in zip(forms.tensors, state, strict=True)]
+        chosen: list[Form] = [tensor.forms[place] for tensor, place in zip(forms.tensors, state, strict=True)]
         return sum(form.nbytes for form in chosen) + 10_000 * len({form.name for form in chosen} - {"f32"})
 
     search = Search(forms, measure, Budget(None, 0.1), nbytes_of, Steps(1))

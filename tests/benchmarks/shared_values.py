@@ -1,12 +1,12 @@
 """LeNets with fewer bits a value: bytes of a file that onnxruntime runs, and its error on the MNIST test set.
 
     python models/mnist.py --data DIR --out mnist_test.npz
-    python models/mnist.py --data DIR --split train --count 10000 --out mnist_train.npz
+    python models/mnist.py --data DIR --split train --count 3000 --out mnist_train.npz
     python tests/benchmarks/shared_values.py mnist_test.npz mnist_train.npz [--markdown FILE.md]
 
 Every row is one run of the main command on a network of models/, verified; nothing is retrained, neither the weights
 that pruning leaves nor the codebooks. shared:auto without more is the rule that needs no data (5 % of a weight's root
-mean square); with a drop it chooses bits on 10,000 training images, and so does its verification; the errors are all
+mean square); with a drop it chooses bits on 3,000 training images, and so does its verification; the errors are all
 of the 10,000 test images. The factor is against the dense file.
 """
 

@@ -36,7 +36,7 @@ from onnxprune.recipe import options_from
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "models" / "paper" / "published.json"
 TABLES = {"alexnet": 4, "vgg16": 5}
-VALUES = {"f32": "as they are", "shared:4": "15 shared values a layer"}
+VALUES = {"f32": "values as they are", "shared:4": "15 shared values a layer"}
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def run_lines(source: Path, runs: list[Run]) -> list[str]:
         f"| dense | {dense:,} | | | | |",
     ]
     lines += [
-        f"| pruned, values {VALUES[one.values]} | {one.bytes:,} | {dense / one.bytes:.1f}x | {one.seconds:.1f} "
+        f"| pruned, {VALUES[one.values]} | {one.bytes:,} | {dense / one.bytes:.1f}x | {one.seconds:.1f} "
         f"| {one.peak_mb:,.0f} | {one.peak_mb * 1e6 / dense:.2f} |"
         for one in runs
     ]

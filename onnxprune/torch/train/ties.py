@@ -55,9 +55,9 @@ class TieHold:
 def tie_values(module: nn.Module, optimizer: Optimizer) -> TieHold:
     """Keep entries of a trained tensor equal that are equal now, zeros left out: Han, Mao and Dally 2016, section 3.
 
-    A tensor is tied where its entries hold from 2 to `MOST_VALUES` values, and at most half as many as there are
-    entries. Behind each step entries that belong together take their mean, so that a shared value moves by the mean of
-    its entries' steps.
+    A tensor is tied where its entries hold at most `MOST_VALUES` values, and at most half as many as there are entries;
+    not where all are 1, as scales are before training. Behind each step entries that belong together take their mean,
+    so that a shared value moves by the mean of its entries' steps.
     """
     trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
     return TieHold(trained, optimizer)
@@ -67,6 +67,8 @@ def _tie(values: Tensor) -> _Tie | None:
     places = torch.nonzero(values, as_tuple=True)
     entries = values[places]
     distinct, which, counts = torch.unique(entries, return_inverse=True, return_counts=True)
-    if not 2 <= len(distinct) <= min(MOST_VALUES, len(entries) // 2):
-        return None  # one value for all is what scales begin with
+    if not len(entries) or len(distinct) > min(MOST_VALUES, len(entries) // 2):
+        return None
+    if len(distinct) == 1 and distinct[0] == 1:
+        return None  # scales that were not trained yet
     return _Tie(places, which, counts.double())

@@ -7,7 +7,10 @@ import json
 import math
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
+import numpy as np
+import onnxruntime
 import pytest
 
 from onnxprune.recipe import options_from
@@ -17,6 +20,17 @@ from onnxprune.rounds.schedule import epochs_from
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 FACTORS = {"lenet_300_100": (67, 80, 100, 120), "lenet_5": (167, 200)}
+
+
+class Bound(NamedTuple):
+    """What a committed file has to keep: weights at least so many times fewer, test error and bytes at most these."""
+
+    factor: float
+    error: float
+    nbytes: int
+
+
+COMMITTED = {"lenet_5": Bound(200, 0.0080, 7000)}
 
 both = pytest.mark.parametrize("network", sorted(FACTORS))
 
@@ -75,3 +89,21 @@ def test_a_result_takes_the_place_of_an_earlier_one(
         track.noted(entry)
     found = json.loads((tmp_path / "results.json").read_text())
     assert [(one["seed"], one["test_errors"]) for one in found] == [(0, 70), (1, 75)]
+
+
+@pytest.mark.parametrize("network", sorted(COMMITTED))
+def test_the_committed_file_has_the_error_weights_and_bytes_of_its_story(
+    track: ModuleType, network: str, mnist: ModuleType, data_folder: Path
+) -> None:
+    file = MODELS / f"{network}_pruned.onnx"
+    story = json.loads(file.with_suffix(".json").read_text())
+    assert file.stat().st_size == story["bytes"] <= COMMITTED[network].nbytes
+    weights, _ = track.kept_of(file)
+    assert weights == story["kept"]
+    assert track.WEIGHTS[network] / sum(weights.values()) >= COMMITTED[network].factor
+    images, labels = mnist.load_mnist("test", data_folder)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"image": mnist.unit_images(images)})[0]
+    errors = int(np.count_nonzero(logits.argmax(axis=1) != labels))
+    assert abs(errors - story["test_errors"]) <= 1  # another processor may round one close image the other way
+    assert errors <= COMMITTED[network].error * len(labels)

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch", reason="training needs torch: install the dev extra")
 
 TinyMnist = Callable[[Path, int, int], None]
+MODELS = Path(__file__).resolve().parents[2] / "models"
 
 both = pytest.mark.parametrize("name", ["lenet_300_100", "lenet_5"])
 
@@ -105,8 +106,9 @@ def test_without_only_both_are_written(trainer: ModuleType, tmp_path: Path, writ
     assert sorted(path.name for path in tmp_path.glob("*.onnx")) == ["lenet_300_100.onnx", "lenet_5.onnx"]
 
 
-def test_validate_holds_out_the_last_training_images_and_writes_nothing(
-    trainer: ModuleType, tmp_path: Path, write_tiny_mnist: TinyMnist, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("folder", [True, False], ids=["out", "no-out"])
+def test_validate_holds_out_the_last_training_images_and_writes_only_where_told(
+    trainer: ModuleType, tmp_path: Path, write_tiny_mnist: TinyMnist, monkeypatch: pytest.MonkeyPatch, folder: bool
 ) -> None:
     write_tiny_mnist(tmp_path / "mnist", 60, 10)
     monkeypatch.setattr(trainer, "VALIDATION_COUNT", 20)
@@ -116,11 +118,14 @@ def test_validate_holds_out_the_last_training_images_and_writes_nothing(
         seen.append(len(arguments[3]))
 
     monkeypatch.setattr(trainer, "train", keep_count)
-    output = run_command(trainer, "--data", str(tmp_path), "--only", "lenet_5", "--out", str(tmp_path), "--validate")
+    committed = (MODELS / "lenet_5.onnx").read_bytes()
+    out = ("--out", str(tmp_path)) if folder else ()
+    output = run_command(trainer, "--data", str(tmp_path), "--only", "lenet_5", *out, "--validate")
     assert seen == [40]
     assert " of 20)" in output
     assert "validation error" in output
-    assert list(tmp_path.glob("*.onnx")) == []
+    assert [path.name for path in tmp_path.glob("*.onnx")] == (["lenet_5.onnx"] if folder else [])
+    assert (MODELS / "lenet_5.onnx").read_bytes() == committed
 
 
 def test_missing_data_is_one_line_and_exit_1(trainer: ModuleType, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
     python tests/benchmarks/index_schemes.py [--markdown docs/benchmarks/index_schemes.md]
 
 Parts of the stored index alone are counted, without names, functions and values. *rice*, *gaps* (the best width) and
-*bitmask* are the schemes of the package. The others were measured and left out, since Rice codes take less wherever
-they were tried: *two-level* has the number of entries of each row, and within the row column gaps of a fixed width
-with an escape, or plain column numbers, whichever is best; *int32* has flat positions; *without zero rows and columns*
-is the Rice code of what is left of the matrix once rows and columns that are wholly zero are taken out, and a bit for
-each row and column. *blocks* has a Rice code over blocks of 4 entries of a row, of which every entry is then stored, so
-that values cost more: its bits are those of the position and of the zeros among the values, at 4 bits each.
+*bitmask* are the schemes of the package. The others were measured and left out: Rice codes take less, but where whole
+rows or columns are zero, and those leave when neurons are removed: *two-level* has the number of entries of each row,
+and within the row column gaps of a fixed width with an escape, or plain column numbers, whichever is best; *int32*
+has flat positions; *without zero rows and columns* is the Rice code of what is left of the matrix once rows and
+columns that are wholly zero are taken out, and a bit for each row and column. *blocks* has a Rice code over blocks of
+4 entries of a row, of which every entry is then stored, so that values cost more: its bits are those of the position
+and of the zeros among the values, at 4 bits each.
 
 The random matrices are 1024 x 1024, kept independently; lenet_300_100 is the trained model, pruned by LAMP scores;
 *2 of 4* keeps two of each four neighbours in a row.

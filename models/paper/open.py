@@ -56,7 +56,7 @@ RESULTS: Final = HERE / "open_results.json"
 NETWORKS: Final = ("lenet_300_100", "lenet_5")
 WEIGHTS: Final = {"lenet_300_100": 266_200, "lenet_5": 430_500}
 PARAMETERS: Final = {"lenet_300_100": 266_610, "lenet_5": 431_080}
-REPORTED: Final = {"lenet_300_100": (5, 6, 7, 8), "lenet_5": (5, 6)}
+REPORTED: Final = {"lenet_300_100": (5, 6, 7, 8), "lenet_5": (5, 6, 7, 8)}
 """Rounds that are scored."""
 COMMITTED: Final = {"lenet_300_100": 6, "lenet_5": 6}
 """The round whose file of seed 0 is committed."""
@@ -78,7 +78,10 @@ WANTED: Final = {
         **{5: ("67x, mean of 5 seeds,", 1.80), 6: ("80x, seed 0 as committed,", 1.70)},
         **{7: ("100x, a goal,", 1.64), 8: ("120x, a goal,", 1.90)},
     },
-    "lenet_5": {5: ("167x, mean of 5 seeds,", 0.80), 6: ("200x, seed 0 as committed,", 0.80)},
+    "lenet_5": {
+        **{5: ("167x, mean of 5 seeds,", 0.80), 6: ("200x, seed 0 as committed,", 0.80)},
+        **{7: ("325x, a goal,", 0.80), 8: ("400x, a goal,", 0.95)},
+    },
 }
 CHECKED: Final = 2000
 """Training images that the written file is verified on."""
@@ -374,6 +377,7 @@ _INTRODUCTION: Final = (
     "What was scored on test images before: LeNet-300-100 with itself as teacher (rate 0.2, 6 rounds), of which",
     "seeds 0 and 1 had 1.73 and 1.83 % at 67x, 1.75 and 1.81 % at 80x, and with shared values 1.67 and 1.77, 1.73",
     "and 1.84 %. The held-out images then showed the other teacher, and the results below are with that alone.",
+    "Rounds 7 and 8 of LeNet-5 were added after its rounds 5 and 6 were scored, as they are, without any choice.",
     "",
 )
 

@@ -19,7 +19,7 @@ from onnxprune.rounds import targets_from
 from onnxprune.rounds.schedule import epochs_from
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
-FACTORS = {"lenet_300_100": (67, 80, 100, 120), "lenet_5": (167, 200)}
+FACTORS = {"lenet_300_100": (67, 80, 100, 120), "lenet_5": (167, 200, 325, 400)}
 
 
 class Bound(NamedTuple):

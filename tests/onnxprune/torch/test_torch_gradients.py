@@ -104,7 +104,8 @@ SUITED = [case for case in cases() if suited(case)]
 
 @pytest.mark.parametrize("case", SUITED, ids=lambda case: str(case.name))
 def test_gradients_equal_differences(case: Any) -> None:
-    check(case)
+    if not check(case):
+        pytest.skip("no output depends smoothly on an input")
 
 
 def test_enough_operators_have_gradients() -> None:

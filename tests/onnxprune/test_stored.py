@@ -49,7 +49,7 @@ def test_a_file_says_what_encoding_said(net: Path, tmp_path: Path, passes: Any, 
     sizes = {one.name: (one.index_bytes, one.value_bytes, one.dense_bytes) for one in found}
     assert sizes == {one.key: (one.index_nbytes, one.value_nbytes, one.dense_nbytes) for one in encoded.tensors}
     nbytes = {one.key: one.nbytes for one in encoded.tensors}  # names are taken to be a letter longer than some are
-    assert {one.name: one.bytes for one in found} == pytest.approx(nbytes, abs=120 if inline else 12)
+    assert {one.name: one.bytes for one in found} == pytest.approx(nbytes, abs=120 if inline else 18)
     bounds = {one.key: one.bound_nbytes for one in encoded.tensors}
     assert {one.name: one.bound_bytes for one in found} == pytest.approx(bounds)
 

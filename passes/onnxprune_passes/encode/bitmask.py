@@ -15,19 +15,19 @@ import onnx
 
 from ..arrays import CHUNK, NDArray, TensorSource, bits_of
 from ..errors import EncodeError
-from . import functions, packing
+from . import bits, functions
 from .counts import Counts, changed, counts_of
 from .limits import Support, basic_support, bfloat16_support, require_encodable
-from .scheme import Encoded, Layout, checked_inputs, shape_layout, shape_tensor
+from .scheme import Encoded, Layout, shape_layout, shape_tensor
 
-_SIGNATURE = "DecodeBitmask (mask, values, shape) => (weight)"
+_SIGNATURE = "DecodeBitmask (mask, powers, values, shape) => (weight)"
 
-_DOC = """Version 1. A bit of mask an entry, lowest first: 1 is the next of values, 0 the filler, values[0]."""
+_DOC = """Version 1. A bit of {mask} ({powers}) an entry: 1 is the next of {values}, 0 the filler, {values}[0]."""
 
 _KEEP = """
-  first = Constant <value = int64[1] {0}> ()
-  inside = Slice (bits, first, size)
-  keep = Cast <to = 6> (inside)
+  back = Constant <value = int32 {-1}> ()
+  every = onnxprune.ReadBits (mask, powers)
+  keep = Slice (every, zero, size)
 """
 
 _SHAPED = """
@@ -52,7 +52,7 @@ class Bitmask:
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Ends of the initializers' names, in the decoder node's input order."""
-        return ("mask", "values", "shape")
+        return ("mask", "powers", "values", "shape")
 
     def supports(self, shape: Sequence[int], dtype: np.dtype[Any], opset: int) -> Support:
         """All encodable dtypes; bfloat16 from opset 13 on."""
@@ -64,9 +64,10 @@ class Bitmask:
         return False
 
     def layout(self, counts: Counts) -> tuple[Layout, ...]:
-        """The mask uint8 [ceil(size / 8)], values [1 + kept], shape int64 [rank]."""
+        """The mask uint8 [1, ceil(size / 8), 1], powers uint8 [1], values [1 + kept], shape int64 [rank]."""
         return (
-            Layout(np.dtype(np.uint8), (-(-counts.size // 8),)),
+            bits.rows_layout(counts.size, 1),
+            bits.powers_layout(1),
             Layout(counts.dtype, (1 + counts.kept,)),
             shape_layout(counts.shape),
         )
@@ -94,32 +95,33 @@ class Bitmask:
         mask[byte:] = np.packbits(left_over, bitorder="little")
         if stored != values.size:
             raise changed()
-        return Encoded(self.name, (mask, values, shape_tensor(source.shape)), source.shape, source.dtype)
+        inputs = (mask.reshape(1, -1, 1), bits.powers(1), values, shape_tensor(source.shape))
+        return Encoded(self.name, inputs, source.shape, source.dtype)
 
     def decode(self, tensors: Sequence[NDArray], spare: int = 0) -> NDArray:
-        """The tensor, from (mask, values, shape). Raises EncodeError when they do not fit together."""
-        mask, values, shape = checked_inputs(self.op_type, tensors)
-        size = math.prod(shape)
-        bits = bits_of(values)
+        """The tensor, from (mask, powers, values, shape). Raises EncodeError when they do not fit together."""
+        rows, values, shape = bits.checked_inputs(self.op_type, "mask", tensors)
+        size, mask = math.prod(shape), rows[0, :, 0]
+        patterns = bits_of(values)
         damaged = EncodeError(
-            f"{self.op_type}: {mask.size} mask bytes do not fit {bits.size - 1} values in shape {list(shape)}; "
+            f"{self.op_type}: {rows.size} mask bytes do not fit {patterns.size - 1} values in shape {list(shape)}; "
             "the file is damaged"
         )
-        if mask.size != -(-size // 8) or (size % 8 and mask[-1] >> size % 8):
+        if rows.shape[0] != 1 or mask.size != -(-size // 8) or (size % 8 and mask[-1] >> size % 8):
             raise damaged
-        flat = np.full(size, bits[0])
+        flat = np.full(size, patterns[0])
         stored = 1
         for start in range(0, size, CHUNK):
             positions = np.flatnonzero(np.unpackbits(mask[start // 8 : (start + CHUNK) // 8], bitorder="little"))
-            if stored + positions.size > bits.size:
+            if stored + positions.size > patterns.size:
                 raise damaged
-            flat[start + positions] = bits[stored : stored + positions.size]
+            flat[start + positions] = patterns[stored : stored + positions.size]
             stored += positions.size
-        if not stored <= bits.size <= stored + spare:
+        if not stored <= patterns.size <= stored + spare:
             raise damaged
         return flat.view(values.dtype).reshape(shape)
 
     def function(self, opset: int) -> onnx.FunctionProto:
         """`DecodeBitmask`; see `Scheme.function`."""
-        body = functions.SIZE + packing.unpack_text("mask", "bits", 1) + _KEEP + functions.STORED + _SHAPED
+        body = functions.SIZE + functions.ZERO + _KEEP + functions.STORED + _SHAPED
         return functions.function_from_text(_SIGNATURE, body, _DOC, opset)

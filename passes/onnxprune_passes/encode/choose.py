@@ -1,9 +1,9 @@
 """Which coding for which weight: the assignment that gives the smallest file, counted in file bytes.
 
-A weight costs its initializers and its nodes, or one dense initializer. Each scheme in use costs its function once, and
-the first of them the import of the domain. A set of schemes has a price: each weight takes its cheapest coding whose
-schemes are in the set, or stays dense. With few schemes every set is tried. With many a descent is made from all of
-them and an ascent from none, each step of which takes the scheme, or the coding, that gains most; then the better of
+A weight costs its initializers and its nodes, or one dense initializer. Each function in use costs its bytes once, and
+the first of them the import of the domain. A set of functions has a price: each weight takes its cheapest coding whose
+functions are in the set, or stays dense. With few functions every set is tried. With many a descent is made from all of
+them and an ascent from none, each step of which takes the function, or the coding, that gains most; then the better of
 the two is improved by single exchanges. So no function is in the file that does not pay for itself, and tiny tensors
 stay dense.
 """
@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from . import protos
 from .coding import Coding
 from .counts import Counts
+from .functions import calls_read_bits
 from .inline import inlined_nbytes
 from .registry import CODINGS
-from .scheme import Decodable
 
 _EXACT = 8
-"""Most schemes of which every set is tried."""
+"""Most functions of which every set is tried."""
 
 _LABEL = "00"
 """A label as long as most are; see `coding`."""
@@ -68,12 +69,12 @@ class Plan:
 
     Attributes:
         choices: one for each weight.
-        schemes: the schemes in use, each of which needs its function in the model.
+        functions: those that the model needs, the ones that others call first.
         once_nbytes: file bytes of these functions and of the domain's import.
     """
 
     choices: tuple[Choice, ...]
-    schemes: tuple[Decodable, ...]
+    functions: tuple[onnx.FunctionProto, ...]
     once_nbytes: int
 
     @property
@@ -102,10 +103,10 @@ def choose(
         Choice(each.name, each.counts, coding, each.dense_nbytes, each.nbytes_by_coding, each.refused)
         for each, coding in zip(each_priced, prices.assignment(best), strict=True)
     )
-    used = {scheme for choice in choices if choice.coding for scheme in choice.coding.schemes}
-    schemes = tuple(scheme for scheme in prices.schemes if scheme in used)
-    once = 0 if inline else sum(protos.function_nbytes(scheme, opset) for scheme in schemes)
-    return Plan(choices, schemes, once + (protos.import_nbytes() if schemes and not inline else 0))
+    used = {name for choice in choices if choice.coding for name in choice.coding.functions(opset)}
+    functions = tuple(function for name, function in prices.functions.items() if name in used)
+    once = 0 if inline else sum(map(protos.function_nbytes, functions))
+    return Plan(choices, functions, once + (protos.import_nbytes() if functions and not inline else 0))
 
 
 def stored_nbytes(coding: Coding, name: str, counts: Counts, opset: int, *, inline: bool) -> int:
@@ -117,9 +118,9 @@ def stored_nbytes(coding: Coding, name: str, counts: Counts, opset: int, *, inli
 @lru_cache(maxsize=4096)
 def written_out_nbytes(coding: Coding, length: int, opset: int) -> int:
     """The bytes that inlining adds to a weight whose name has so many bytes."""
-    functions = {scheme.op_type: scheme.function(opset) for scheme in coding.schemes}
+    functions = coding.functions(opset)
     nodes = coding.nodes(_LABEL, "n" * length)
-    return sum(inlined_nbytes(node, functions[node.op_type]) - protos.node_nbytes(node) for node in nodes)
+    return sum(inlined_nbytes(node, functions) - protos.node_nbytes(node) for node in nodes)
 
 
 def priced(name: str, counts: Counts, opset: int, codings: Sequence[Coding], *, inline: bool) -> Choice:
@@ -135,7 +136,7 @@ def priced(name: str, counts: Counts, opset: int, codings: Sequence[Coding], *, 
 
 
 class _Prices:
-    """What every set of schemes costs. Sets are of indices into `schemes`."""
+    """What every set of functions costs. Sets are of indices into `functions`."""
 
     def __init__(self, priced: Sequence[Choice], codings: Sequence[Coding], opset: int, *, inline: bool) -> None:
         dense = np.array([each.dense_nbytes for each in priced], np.int64)
@@ -147,14 +148,16 @@ class _Prices:
         self._codings = [codings[number] for number in useful]
         self._dense = dense
         self._table: npt.NDArray[Any] = table[:, useful]
-        self.schemes = tuple(dict.fromkeys(scheme for coding in self._codings for scheme in coding.schemes))
-        place = {scheme: number for number, scheme in enumerate(self.schemes)}
-        self._members = [frozenset(place[scheme] for scheme in coding.schemes) for coding in self._codings]
-        self._once = [0 if inline else protos.function_nbytes(scheme, opset) for scheme in self.schemes]
+        needed = [coding.functions(opset) for coding in self._codings]
+        every = {name: function for functions in needed for name, function in functions.items()}
+        self.functions = dict(sorted(every.items(), key=lambda item: calls_read_bits(item[1])))
+        place = {name: number for number, name in enumerate(self.functions)}
+        self._members = [frozenset(place[name] for name in functions) for functions in needed]
+        self._once = [0 if inline else protos.function_nbytes(function) for function in self.functions.values()]
         self._import = 0 if inline else protos.import_nbytes()
 
     def total(self, members: _Set) -> int:
-        """Bytes of all the weights with only these schemes."""
+        """Bytes of all the weights with only these functions."""
         inside = [number for number, needed in enumerate(self._members) if needed <= members]
         once = sum(self._once[number] for number in members) + (self._import if members else 0)
         if not inside:
@@ -162,7 +165,7 @@ class _Prices:
         return int(np.minimum(self._table[:, inside].min(axis=1), self._dense).sum()) + once
 
     def assignment(self, members: _Set) -> list[Coding | None]:
-        """The cheapest coding of each weight with only these schemes; of equal ones the first, dense before all."""
+        """The cheapest coding of each weight with only these functions; of equal ones the first, dense before all."""
         inside = [number for number, needed in enumerate(self._members) if needed <= members]
         if not inside:
             return [None] * len(self._dense)
@@ -173,9 +176,9 @@ class _Prices:
         ]
 
     def best(self) -> _Set:
-        """The set with the fewest bytes in all; of equal ones the one with the fewest schemes."""
-        every = range(len(self.schemes))
-        if len(self.schemes) <= _EXACT:
+        """The set with the fewest bytes in all; of equal ones the one with the fewest functions."""
+        every = range(len(self.functions))
+        if len(self.functions) <= _EXACT:
             sets = (frozenset(members) for size in range(len(every) + 1) for members in combinations(every, size))
             return min(sets, key=self.total)
         down = self._descent(frozenset(every), lambda now: {now - {gone} for gone in now})
@@ -183,7 +186,7 @@ class _Prices:
         return self._descent(min(down, up, key=self.total), self._neighbours)
 
     def _neighbours(self, now: _Set) -> set[_Set]:
-        """`now` without one scheme, with one coding more, or both."""
+        """`now` without one function, with one coding more, or both."""
         larger = {now | needed for needed in self._members}
         return ({each - {gone} for each in (now, *larger) for gone in now} | larger) - {now}
 

@@ -14,91 +14,99 @@ import onnx
 
 from ..arrays import CHUNK, NDArray, bits_of
 from ..errors import EncodeError
-from . import functions, packing
+from . import bits, functions
 from .counts import Counts, changed
 from .limits import DTYPES, Support, bfloat16_support
 from .scheme import Layout
 
-_SIGNATURE = "ReadCodes{bits} (codes, codebook) => (values)"
+_SIGNATURE = "ReadCodes (codes, code_powers, codebook) => (values)"
+_BYTES_SIGNATURE = "ReadBytes (codes, codebook) => (values)"
 
-_DOC = """Version 1. codes ({packing}) into codebook, the filler first."""
+_DOC = """Version 1. {codes} ({code_powers}) into {codebook}, filler first."""
+_BYTES_DOC = """Version 1. {codes} into {codebook}, filler first."""
 
 _BODY = """
-  index = Cast <to = 6> ({codes})
+  index = onnxprune.ReadBits (codes, code_powers)
   values = Gather (codebook, index)
 """
+_BYTES_BODY = """
+  index = Cast <to = 6> (codes)
+  values = Gather (codebook, index)
+"""
+"""Bytes need no unpacking, which would take eight times their memory when a model is loaded."""
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """Codes of `bits` bits, 1 to 8, into a table of at most 2^bits values."""
+    """Codes of `width` bits, 1 to 8, into a table of at most 2^width values."""
 
-    bits: int
+    width: int
 
     @property
     def name(self) -> str:
         """`codes4` or the like."""
-        return f"codes{self.bits}"
+        return f"codes{self.width}"
 
     @property
     def op_type(self) -> str:
-        """`ReadCodes4` or the like."""
-        return f"ReadCodes{self.bits}"
+        """`ReadCodes`; of 8 bits `ReadBytes`."""
+        return "ReadBytes" if self.width == 8 else "ReadCodes"
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Ends of the initializers' names, in the node's input order."""
-        return ("codes", "codebook")
+        return ("codes", "codebook") if self.width == 8 else ("codes", "code_powers", "codebook")
 
     def supports(self, counts: Counts, opset: int, *, zeros: bool) -> Support:  # noqa: ARG002 - 0 is in the table
-        """Every tensor with at most 2^bits - 1 distinct values beside 0."""
+        """Every tensor with at most 2^width - 1 distinct values beside 0."""
         distinct = counts.values.distinct
-        if distinct is None or len(distinct) >= 1 << self.bits:
+        if distinct is None or len(distinct) >= 1 << self.width:
             found = "not counted, or more than 256" if distinct is None else f"{len(distinct)}"
-            return Support(f"distinct values beside 0: {found}; codes of {self.bits} bits reach {2**self.bits - 1}")
+            return Support(f"distinct values beside 0: {found}; codes of {self.width} bits reach {2**self.width - 1}")
         return bfloat16_support(counts.dtype, opset)
 
     def layout(self, counts: Counts, length: int, *, zeros: bool) -> tuple[Layout, ...]:  # noqa: ARG002
-        """The codes uint8 [bytes] and the codebook [1 + distinct values]."""
-        entries = 1 + len(counts.values.distinct or ())
-        codes = Layout(np.dtype(np.uint8), (packing.packed_nbytes(length, self.bits),))
-        return codes, Layout(counts.dtype, (entries,))
+        """The codes uint8 [bits, bytes, 1] (of 8 bits [codes]), `powers`, and the codebook [1 + distinct values]."""
+        table = Layout(counts.dtype, (1 + len(counts.values.distinct or ()),))
+        if self.width == 8:
+            return Layout(np.dtype(np.uint8), (length,)), table
+        return bits.rows_layout(length, self.width), bits.powers_layout(self.width), table
 
     def encode(self, values: NDArray, counts: Counts, *, zeros: bool) -> tuple[NDArray, ...]:  # noqa: ARG002
         """The codes and the codebook of `values`; see `ValueScheme.encode`."""
-        bits = bits_of(values)
-        table = np.array([0, *(counts.values.distinct or ())], bits.dtype)
-        codes = np.empty(bits.size, np.uint8)
-        for start in range(0, bits.size, CHUNK):
-            run = bits[start : start + CHUNK]
+        patterns = bits_of(values)
+        table = np.array([0, *(counts.values.distinct or ())], patterns.dtype)
+        codes = np.empty(patterns.size, np.uint8)
+        for start in range(0, patterns.size, CHUNK):
+            run = patterns[start : start + CHUNK]
             found = np.minimum(np.searchsorted(table, run), table.size - 1)
             if not np.array_equal(table[found], run):
                 raise changed()
             codes[start : start + CHUNK] = found
-        return packing.pack(codes, self.bits), table.view(values.dtype)
+        if self.width == 8:
+            return codes, table.view(values.dtype)
+        return bits.pack(codes, self.width), bits.powers(self.width), table.view(values.dtype)
 
     def data_type(self, parts: Sequence[int]) -> int:
         """That of the codebook."""
-        return parts[1]
+        return parts[-1]
 
     def decode(self, tensors: Sequence[NDArray]) -> NDArray:
-        """The values, from (codes, codebook). Raises EncodeError when they do not fit together."""
-        if len(tensors) != 2:
-            raise EncodeError(f"{self.op_type}: found {len(tensors)} inputs, expected 2 (codes, codebook)")
-        packed, table = tensors
-        if packed.dtype != np.uint8 or packed.ndim != 1 or not packing.fits(packed, self.bits):
-            raise EncodeError(f"{self.op_type}: codes are {packed.dtype} {list(packed.shape)}, expected uint8 [n]")
-        if table.dtype not in DTYPES or table.ndim != 1 or not 1 <= table.size <= 1 << self.bits:
+        """The values, from (codes, powers, codebook). Raises EncodeError when they do not fit together."""
+        if len(tensors) != len(self.suffixes):
+            raise EncodeError(f"{self.op_type}: found {len(tensors)} inputs, expected {', '.join(self.suffixes)}")
+        stored, table = tensors[0], tensors[-1]
+        if self.width == 8 and (stored.dtype != np.uint8 or stored.ndim != 1):
+            raise EncodeError(f"{self.op_type}: codes are {stored.dtype} {list(stored.shape)}, expected uint8 [n]")
+        if table.dtype not in DTYPES or table.ndim != 1 or not 1 <= table.size <= 1 << self.width:
             raise EncodeError(f"{self.op_type}: codebook is {table.dtype} {list(table.shape)}; the file is damaged")
-        codes = packing.unpack(packed, self.bits)
+        codes = stored if self.width == 8 else bits.unpack(bits.checked(self.op_type, "codes", stored, tensors[1]))
         if codes.size and int(codes.max()) >= table.size:
             raise EncodeError(f"{self.op_type}: code {int(codes.max())} is not in a table of {table.size} values")
         return table[codes]
 
     def function(self, opset: int) -> onnx.FunctionProto:
-        """`ReadCodes4` or the like; see `Decodable.function`."""
-        packed = self.bits != 8
-        text = packing.unpack_text("codes", "code", self.bits) if packed else ""
-        body = text + _BODY.format(codes="code" if packed else "codes")
-        doc = _DOC.format(packing=packing.describe(self.bits))
-        return functions.function_from_text(_SIGNATURE.format(bits=self.bits), body, doc, opset)
+        """`ReadCodes` or `ReadBytes`; see `Decodable.function`."""
+        if self.width == 8:
+            return functions.function_from_text(_BYTES_SIGNATURE, _BYTES_BODY, _BYTES_DOC, opset)
+        return functions.function_from_text(_SIGNATURE, _BODY, _DOC, opset)

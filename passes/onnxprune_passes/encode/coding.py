@@ -21,7 +21,7 @@ from ..arrays import Array, NDArray, TensorSource
 from ..errors import EncodeError
 from . import protos
 from .counts import Counts, Values, changed, counts_of
-from .functions import DOMAIN
+from .functions import DOMAIN, with_called
 from .int8 import Int8, scales_of, scales_shape, to_int8
 from .limits import DTYPES, Support
 from .scheme import SPARE, VALUES, Decodable, Encoded, Layout, Scheme, ValueScheme
@@ -54,10 +54,14 @@ class Coding:
 
     @property
     def schemes(self) -> tuple[Decodable, ...]:
-        """Those whose functions the model needs."""
+        """What it is made of, in the order of the nodes."""
         if self.scaled:
             return self.index, _INT8
         return (self.index,) if self.values is None else (self.values, self.index)
+
+    def functions(self, opset: int) -> dict[str, onnx.FunctionProto]:
+        """Name → each function that the model needs, those that others call first."""
+        return with_called((scheme.function(opset) for scheme in self.schemes), opset)
 
     @property
     def _unscaled(self) -> Coding:

@@ -61,7 +61,7 @@ def _decoders_in(place: Place, model: Model) -> Iterator[Decoder]:
     scalings = {node.input[0]: node for node in place.holder.node if is_scaling(node) and len(node.input) == 2}
     makers = {name: node for node in place.holder.node if values_of(node) is not None for name in node.output}
     for node in place.holder.node:
-        scheme = scheme_of(node)
+        scheme = scheme_of(node, _shapes(place, model, node))
         if scheme is None:
             continue
         if len(node.output) != 1 or not node.output[0]:
@@ -81,9 +81,16 @@ def _decoders_in(place: Place, model: Model) -> Iterator[Decoder]:
                     f"{DOMAIN}::{node.op_type} that makes {place.prefix + last.output[0]!r}: its input {key!r} is not "
                     "stored in the same graph; encode the dense model again"
                 )
-        coding = Coding(scheme, None if maker is None else values_of(maker), scaled=scaling is not None)
+        values = None if maker is None else values_of(maker, _shapes(place, model, maker))
+        coding = Coding(scheme, values, scaled=scaling is not None)
         nodes = tuple(one for one in (maker, node, scaling) if one is not None)
         yield Decoder(place.prefix + last.output[0], last.output[0], coding, inputs, nodes)
+
+
+def _shapes(place: Place, model: Model, node: onnx.NodeProto) -> list[tuple[int, ...]]:
+    """The shapes of the stored inputs of a node; empty for others."""
+    keys = [place.prefix + name for name in node.input]
+    return [model.initializers.source(key).shape if key in model.initializers else () for key in keys]
 
 
 def decode(model: Model, decoder: Decoder) -> NDArray:

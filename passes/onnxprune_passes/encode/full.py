@@ -19,7 +19,7 @@ from .scheme import VALUES, Encoded, Layout, check_values, dims_of, shape_layout
 
 _SIGNATURE = "DecodeFull (values, shape) => (weight)"
 
-_DOC = """Version 1. values: a filler that is not used, and every entry."""
+_DOC = """Version 1. {values}: a filler that is not used, and every entry."""
 
 _BODY = """
   one = Constant <value = int64[1] {1}> ()

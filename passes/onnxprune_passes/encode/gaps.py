@@ -18,71 +18,59 @@ import onnx
 
 from ..arrays import CHUNK, NDArray, TensorSource, bits_of
 from ..errors import EncodeError
-from . import functions, packing
+from . import bits, functions
 from .counts import Counts, changed, counts_of, kept_runs
 from .limits import Support, basic_support, require_encodable
-from .scheme import Encoded, Layout, checked_inputs, shape_layout, shape_tensor
+from .scheme import Encoded, Layout, shape_layout, shape_tensor
 
-_DOC = """Version 1. gaps ({packing}): fillers (values[0]) before the next of values; \
-{escape} moves on by {escape} and puts nothing."""
+_SIGNATURE = "DecodeGaps (gaps, powers, values, shape) => (weight)"
 
-_SIGNATURE = "DecodeGaps{bits} (gaps, values, shape) => (weight)"
+_DOC = """Version 1. {gaps} ({powers}): how often filler {values}[0] comes before the next of {values}; the largest \
+number puts none."""
 
 _STEPS = """
-  gap = Cast <to = 6> ({codes})
-  most = Constant <value = int32 {{{escape}}}> ()
+  back = Constant <value = int32 {-1}> ()
+  gap = onnxprune.ReadBits (gaps, powers)
+  wide = Cast <to = 6> (powers)
+  most = ReduceSum (wide)
   put = Less (gap, most)
   keep = Cast <to = 6> (put)
   step = Add (gap, keep)
+  end = CumSum (step, back)
+  at = Add (end, back)
 """
-"""codes → keep (1 where a code stores an entry) and step (how far it moves), int32."""
+"""gaps → keep (1 where a code stores an entry) and at (where it falls), int32."""
 
-_POSITIONS = """
-  end = CumSum (step, axis)
-  one = Constant <value = int32 {1}> ()
-  at = Sub (end, one)
-"""
 
-_WRAP = """
-  past = Cast <to = 6> (size)
-  place = Mod (at, past)
-"""
-"""Positions from `size` on, where the codes that fill the last byte can fall, begin at 0 again."""
-
-_SCATTER = """
-  first = Constant <value = int64[1] {{0}}> ()
-  fill = Gather (values, first)
-  none = Expand (fill, size)
-  all = ScatterElements (none, {place}, got)
-  weight = Reshape (all, shape)
-"""
+_FILL = 7
+"""Most codes that fill up the last byte; they may fall past the end, where positions begin at 0 again."""
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """Gap coding with codes of `bits` bits."""
+    """Gap coding with codes of `width` bits."""
 
-    bits: Literal[2, 3, 4, 6, 8]
+    width: Literal[2, 3, 4, 6, 8]
 
     @property
     def name(self) -> str:
         """`gaps4` or the like."""
-        return f"gaps{self.bits}"
+        return f"gaps{self.width}"
 
     @property
     def op_type(self) -> str:
-        """`DecodeGaps4` or the like."""
-        return f"DecodeGaps{self.bits}"
+        """`DecodeGaps`."""
+        return "DecodeGaps"
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Ends of the initializers' names, in the decoder node's input order."""
-        return ("gaps", "values", "shape")
+        return ("gaps", "powers", "values", "shape")
 
     @property
     def escape(self) -> int:
         """The code that moves on by its own value and stores nothing: all its bits are 1."""
-        return (1 << self.bits) - 1
+        return (1 << self.width) - 1
 
     def supports(self, shape: Sequence[int], dtype: np.dtype[Any], opset: int) -> Support:
         """All encodable dtypes but bfloat16: onnxruntime 1.31 has no CPU kernel of a bfloat16 Expand, at any opset."""
@@ -96,11 +84,14 @@ class Gaps:
         return False
 
     def layout(self, counts: Counts) -> tuple[Layout, ...]:
-        """The gaps uint8 [bytes], values [1 + kept + one for each code that fills a byte], shape int64 [rank]."""
-        codes = counts.kept + counts.escapes[self.bits]
-        spare = packing.padded(codes, self.bits) - codes
+        """The gaps uint8 [width, bytes, 1], powers uint8 [width]; values [1 + kept + one for each code that fills a
+        byte], shape int64 [rank].
+        """
+        codes = counts.kept + counts.escapes[self.width]
+        spare = bits.padded(codes) - codes
         return (
-            Layout(np.dtype(np.uint8), (packing.packed_nbytes(codes, self.bits),)),
+            bits.rows_layout(codes, self.width),
+            bits.powers_layout(self.width),
             Layout(counts.dtype, (1 + counts.kept + spare,)),
             shape_layout(counts.shape),
         )
@@ -109,8 +100,8 @@ class Gaps:
         """Store a tensor; see `Scheme.encode`. Needs the encoded tensor and one byte a code beside the chunk."""
         require_encodable(self.name, source)
         counts = counts_of(source, counts)
-        total = counts.kept + counts.escapes[self.bits]
-        spare = packing.padded(total, self.bits) - total
+        total = counts.kept + counts.escapes[self.width]
+        spare = bits.padded(total) - total
         codes = np.full(total + spare, self.escape, np.uint8)
         values = np.zeros(1 + counts.kept + spare, source.dtype)
         coded, stored, end = 0, 1, 0
@@ -127,8 +118,8 @@ class Gaps:
         values[stored:] = values[stored - 1]
         if spare:
             self._fill(codes[total:], bits_of(values)[stored:], end, source)
-        packed = packing.pack(codes, self.bits)
-        return Encoded(self.name, (packed, values, shape_tensor(source.shape)), source.shape, source.dtype)
+        index = bits.pack(codes, self.width), bits.powers(self.width)
+        return Encoded(self.name, (*index, values, shape_tensor(source.shape)), source.shape, source.dtype)
 
     def _codes(self, gaps: NDArray) -> NDArray:
         """uint32 gaps → uint8 codes: each gap is its escapes followed by a code below the escape."""
@@ -157,35 +148,32 @@ class Gaps:
                 stored += 1
 
     def decode(self, tensors: Sequence[NDArray], spare: int = 0) -> NDArray:
-        """The tensor, from (gaps, values, shape). Raises EncodeError when they do not fit together."""
-        packed, values, shape = checked_inputs(self.op_type, tensors)
+        """The tensor, from (gaps, powers, values, shape). Raises EncodeError when they do not fit together."""
+        rows, values, shape = bits.checked_inputs(self.op_type, "gaps", tensors)
         size = math.prod(shape)
-        bits = bits_of(values)
+        patterns = bits_of(values)
         damaged = EncodeError(
-            f"{self.op_type}: {packed.size} bytes of codes do not fit {bits.size - 1} values in shape {list(shape)}; "
+            f"{self.op_type}: {rows.size} bytes of codes do not fit {patterns.size - 1} values in shape {list(shape)}; "
             "the file is damaged"
         )
-        if not packing.fits(packed, self.bits):
-            raise damaged
-        fill = packing.group(self.bits) - 1  # codes that fill up may fall past the end and mean the start
-        end = size + fill * self.escape
-        flat = np.full(size, bits[0])
-        stored = 1
-        for positions in self._positions(packed):
-            if stored + positions.size > bits.size or positions[-1] >= end:
+        end = size + _FILL * self.escape
+        flat = np.full(size, patterns[0])
+        stored, beyond = 1, 0
+        for positions in self._positions(rows):
+            beyond += int(np.count_nonzero(positions >= size))
+            if stored + positions.size > patterns.size or positions[-1] >= end or beyond > _FILL:
                 raise damaged
-            flat[positions % size if positions[-1] >= size else positions] = bits[stored : stored + positions.size]
+            flat[positions % size if positions[-1] >= size else positions] = patterns[stored : stored + positions.size]
             stored += positions.size
-        if not stored <= bits.size <= stored + fill + spare:
+        if not stored <= patterns.size <= stored + _FILL + spare:
             raise damaged
         return flat.view(values.dtype).reshape(shape)
 
-    def _positions(self, packed: NDArray) -> Iterator[NDArray]:
+    def _positions(self, rows: NDArray) -> Iterator[NDArray]:
         """Positions of the stored entries in the flat tensor, int64, chunk by chunk."""
         end = 0
-        step = CHUNK // 8 * self.bits
-        for start in range(0, packed.size, step):
-            codes = packing.unpack(packed[start : start + step], self.bits)
+        for start in range(0, rows.shape[1], CHUNK // 8):
+            codes = bits.unpack(rows[:, start : start + CHUNK // 8])
             keep = codes != self.escape
             ends = end + np.cumsum(codes + keep.view(np.uint8), dtype=np.int64)
             end = int(ends[-1])
@@ -193,20 +181,9 @@ class Gaps:
                 yield ends[keep] - 1
 
     def function(self, opset: int) -> onnx.FunctionProto:
-        """`DecodeGaps4` or the like; see `Scheme.function`."""
-        packed = self.bits != 8
-        codes, place = ("codes", "place") if packed else ("gaps", "at")
-        body = (
-            functions.SIZE
-            + (packing.unpack_text("gaps", codes, self.bits) if packed else "")
-            + _STEPS.format(codes=codes, escape=self.escape)
-            + functions.STORED
-            + _POSITIONS
-            + (_WRAP if packed else "")
-            + _SCATTER.format(place=place)
-        )
-        doc = _DOC.format(packing=packing.describe(self.bits), escape=self.escape)
-        return functions.function_from_text(_SIGNATURE.format(bits=self.bits), body, doc, opset)
+        """`DecodeGaps`; see `Scheme.function`."""
+        body = functions.SIZE + functions.ZERO + _STEPS + functions.STORED + functions.SCATTER
+        return functions.function_from_text(_SIGNATURE, body, _DOC, opset)
 
 
 def _first(source: TensorSource, number: int) -> NDArray:

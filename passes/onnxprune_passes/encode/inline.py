@@ -1,6 +1,6 @@
 """Decoder functions written out as plain nodes where they are called, for tools without functions, and the way back.
 
-A call `w = onnxprune::DecodeGaps4(0a, 0b, 0c)` becomes the nodes of the body, whose own values are named after the
+A call `w = onnxprune::DecodeGaps(0a, 0b, 0c, 0d)` becomes the nodes of the body, whose own values are named after the
 first input: `0a.d`, `0a.e`, … Under the key `METADATA` the model keeps its calls as a list of
 [operator, outputs, inputs] in JSON, so that `calls_restored` finds them again, whatever happened to the rest of the
 file. A call whose nodes or parts are not there any more, since a tool computed the tensor or renamed things, stays as
@@ -19,7 +19,7 @@ from onnx import helper
 from ..errors import EncodeError
 from ..model import Model
 from . import protos
-from .functions import DOMAIN
+from .functions import DOMAIN, with_called
 from .places import Place, innermost_first, names_read, places
 
 METADATA = "onnxprune.decoders"
@@ -79,28 +79,32 @@ def calls_restored(model: Model, function_for: FunctionFor) -> Model:
         return model
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model.skeleton)
-    functions = {call.op_type: function_for(call.op_type, model.opset) for call in calls}
+    functions = with_called((function_for(op_type, model.opset) for op_type in sorted(_operators(calls))), model.opset)
     used: dict[str, None] = {}
     for place in innermost_first(skeleton):
         there = {name for name, _ in place.tensors()}
         for call in calls:
-            if there.issuperset(call.inputs) and _collapse(place, call, functions[call.op_type]):
+            if there.issuperset(call.inputs) and _collapse(place, call, functions):
                 used[call.op_type] = None
                 there.update(call.outputs)
     if not used:
         return model
-    _with_functions(skeleton, [functions[op_type] for op_type in used])
+    _with_functions(skeleton, with_called((functions[op_type] for op_type in used), model.opset).values())
     _set_record(skeleton, ())
     return model.with_skeleton(skeleton)
 
 
-def inlined_nbytes(call: onnx.NodeProto, function: onnx.FunctionProto) -> int:
+def inlined_nbytes(call: onnx.NodeProto, functions: Mapping[str, onnx.FunctionProto]) -> int:
     """Bytes that `call` takes in a graph once it is written out, its entry in the record included."""
-    return sum(map(protos.node_nbytes, _body(call, function, set()))) + len(_record([_call(call)])) - 1
+    return sum(map(protos.node_nbytes, _body(call, functions, set()))) + len(_record([_call(call)])) - 1
 
 
 def _call(node: onnx.NodeProto) -> _Call:
     return _Call(node.op_type, tuple(node.output), tuple(node.input))
+
+
+def _operators(calls: Iterable[_Call]) -> set[str]:
+    return {call.op_type for call in calls}
 
 
 def _record(calls: Iterable[_Call]) -> str:
@@ -140,23 +144,28 @@ def _expand(place: Place, functions: Mapping[str, onnx.FunctionProto], taken: se
                 f"{DOMAIN}::{node.op_type} of {place.prefix + node.output[0]!r}: no such function in the model; "
                 "encode the dense model again"
             )
-        nodes += _body(node, functions[node.op_type], taken)
+        nodes += _body(node, functions, taken)
     _set_nodes(place, nodes)
 
 
-def _body(call: onnx.NodeProto, function: onnx.FunctionProto, taken: set[str]) -> list[onnx.NodeProto]:
-    """The function's nodes with the call's names for its inputs and outputs, and new ones for what is between."""
+def _body(call: onnx.NodeProto, functions: Mapping[str, onnx.FunctionProto], taken: set[str]) -> list[onnx.NodeProto]:
+    """The function's nodes with the call's names for its inputs and outputs, and new ones for what is between; so too
+    those of the functions that it calls.
+    """
+    function = functions[call.op_type]
     names = dict(zip((*function.input, *function.output), (*call.input, *call.output), strict=True))
     nodes = []
     for inner in function.node:
         node = onnx.NodeProto()
         node.CopyFrom(inner)
         for name in inner.output:
-            names.setdefault(name, _free(f"{call.input[0]}.{name}", taken))
+            if name not in names:
+                names[name] = _free(f"{call.input[0]}.{name}", taken)
+                taken.add(names[name])
         for field, values in (("input", list(inner.input)), ("output", list(inner.output))):
             node.ClearField(field)
             getattr(node, field).extend(names[name] if name else "" for name in values)
-        nodes.append(node)
+        nodes += _body(node, functions, taken) if node.domain == DOMAIN else [node]
     return nodes
 
 
@@ -166,7 +175,7 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-def _collapse(place: Place, call: _Call, function: onnx.FunctionProto) -> bool:
+def _collapse(place: Place, call: _Call, functions: Mapping[str, onnx.FunctionProto]) -> bool:
     """Put the decoder node back where the nodes of its body are; False, and nothing changed, when they are not."""
     nodes = list(place.holder.node)
     maker = {name: index for index, node in enumerate(nodes) for name in node.output}
@@ -183,18 +192,20 @@ def _collapse(place: Place, call: _Call, function: onnx.FunctionProto) -> bool:
     body = [nodes[index] for index in sorted(found)]
     others = [node for index, node in enumerate(nodes) if index not in found]
     inner = {name for node in body for name in node.output} - set(call.outputs)
-    if not _matches(body, function) or not inner.isdisjoint(names_read(others).union(place.outputs())):
-        return False
     decoder = helper.make_node(call.op_type, call.inputs, call.outputs, domain=DOMAIN)
+    if not _same(body, _body(decoder, functions, set())) or not inner.isdisjoint(
+        names_read(others).union(place.outputs())
+    ):
+        return False
     first = min(found)
     others.insert(sum(index not in found for index in range(first)), decoder)
     _set_nodes(place, others)
     return True
 
 
-def _matches(body: Sequence[onnx.NodeProto], function: onnx.FunctionProto) -> bool:
-    """Whether the nodes are those of the function, in any order that a tool may have put them in."""
-    return sorted(_shown(node) for node in body) == sorted(_shown(node) for node in function.node)
+def _same(body: Sequence[onnx.NodeProto], expected: Sequence[onnx.NodeProto]) -> bool:
+    """Whether the nodes are those expected but for their names, in any order that a tool may have put them in."""
+    return sorted(map(_shown, body)) == sorted(map(_shown, expected))
 
 
 def _shown(node: onnx.NodeProto) -> tuple[str, str, tuple[bytes, ...]]:
@@ -218,7 +229,7 @@ def _without_functions(skeleton: onnx.ModelProto) -> None:
         holder.opset_import.extend(imports)
 
 
-def _with_functions(skeleton: onnx.ModelProto, functions: Sequence[onnx.FunctionProto]) -> None:
+def _with_functions(skeleton: onnx.ModelProto, functions: Collection[onnx.FunctionProto]) -> None:
     callers = [
         place.function or skeleton
         for place in places(skeleton)

@@ -27,8 +27,7 @@ _NEIGHBOURS = (0, 1, -1, 2, -2)
 
 _SIGNATURE = "DequantizeInt8 (quantized, scales) => (weight)"
 
-_DOC = """Version 1. quantized has a weight in whole numbers, scales what they are multiplied by, one for each \
-channel. The filler 0 stays 0."""
+_DOC = """Version 1. {quantized} (filler 0) x {scales}, one for each channel."""
 
 _BODY = """
   wide = Cast <to = 1> (quantized)

@@ -20,7 +20,7 @@ from .scheme import Layout
 NARROW: Mapping[str, np.dtype[Any]] = {"f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
 """Short name → dtype."""
 
-_DOC = """Version 1. narrow has float32 values, the filler first, that {dtype} holds exactly."""
+_DOC = """Version 1. {narrow} has float32 values, filler first, that DTYPE holds exactly."""
 
 
 @dataclass(frozen=True)
@@ -82,5 +82,5 @@ class Narrow:
     def function(self, opset: int) -> onnx.FunctionProto:
         """`WidenFloat16` or `WidenBfloat16`; see `Decodable.function`."""
         signature = f"{self.op_type} (narrow) => (values)"
-        doc = _DOC.format(dtype=self.dtype.name)
+        doc = _DOC.replace("DTYPE", self.dtype.name)
         return functions.function_from_text(signature, "\n  values = Cast <to = 1> (narrow)\n", doc, opset)

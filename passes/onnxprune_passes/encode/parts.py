@@ -13,7 +13,7 @@ from .coding import Coding
 from .places import Form, Place, tensor_for
 from .scheme import Encoded
 
-_SHARED = ("shape", "powers")
+_SHARED = ("shape", "powers", "code_powers")
 """Suffixes of parts of a few bytes that are often the same."""
 
 
@@ -51,7 +51,7 @@ class Parts:
         """The name of an equal part that is stored in `place` already, else `part`."""
         if suffix not in _SHARED:
             return part
-        return self._shared.setdefault((place.prefix, suffix, array.tobytes()), part)
+        return self._shared.setdefault((place.prefix, array.dtype.name, array.tobytes()), part)
 
     def _label(self) -> str:
         """The next number that makes no name in use."""

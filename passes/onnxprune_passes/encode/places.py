@@ -14,6 +14,7 @@ from onnx import helper
 
 from ..arrays import Array, NDArray
 from ..storage import keys, stubs
+from .functions import DOMAIN
 
 StoredTensor = onnx.TensorProto | onnx.SparseTensorProto
 
@@ -123,9 +124,12 @@ def _constant_node(tensor: StoredTensor) -> onnx.NodeProto:
 
 
 def places(skeleton: onnx.ModelProto) -> Iterator[Place]:
-    """The main graph, the functions, and every body below them; a body comes after what holds it."""
+    """The main graph, the functions, and every body below them; a body comes after what holds it.
+
+    Decoder functions are left out: nothing in them is the model's.
+    """
     yield from _with_bodies(Place("", skeleton.graph))
-    for function in skeleton.functions:
+    for function in (each for each in skeleton.functions if each.domain != DOMAIN):
         yield from _with_bodies(Place(keys.function_prefix(function), function, function))
 
 

@@ -17,7 +17,6 @@ from onnx import helper
 from ..arrays import NDArray
 from .functions import DOMAIN, DOMAIN_VERSION
 from .limits import DTYPES
-from .scheme import Decodable
 
 MIN_IR_VERSION = 8
 """Model-local functions came with IR version 8."""
@@ -80,9 +79,9 @@ def node_nbytes(node: onnx.NodeProto) -> int:
     return framed_nbytes(node.ByteSize(), _NODE)
 
 
-def function_nbytes(scheme: Decodable, opset: int) -> int:
-    """Bytes that the function of `scheme` adds to a model, once for all weights that need it."""
-    return framed_nbytes(scheme.function(opset).ByteSize(), _FUNCTIONS)
+def function_nbytes(function: onnx.FunctionProto) -> int:
+    """Bytes that a function adds to a model, once for all weights that need it."""
+    return framed_nbytes(function.ByteSize(), _FUNCTIONS)
 
 
 def import_nbytes() -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
 import onnx
 
 from ..errors import EncodeError
@@ -9,13 +12,15 @@ from .bitmask import Bitmask
 from .codebook import Codebook
 from .coding import Coding
 from .full import Full
-from .functions import DOMAIN
+from .functions import DOMAIN, READ_BITS, read_bits
 from .gaps import Gaps
 from .int8 import Int8
 from .narrow import Narrow
 from .rice import Rice
-from .scheme import Scheme, ValueScheme
+from .scheme import Decodable, Scheme, ValueScheme
 from .split import Split
+
+_Some = TypeVar("_Some", bound=Decodable)
 
 SCHEMES: tuple[Scheme, ...] = (Full(), Bitmask(), Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8), Rice())
 """Every index scheme, in the order in which equal sizes are decided."""
@@ -41,17 +46,24 @@ SCALED: tuple[Coding, ...] = tuple(Coding(index, scaled=True) for index in SCHEM
 """Every index scheme of int8 with a scale for each channel."""
 
 
-def scheme_of(node: onnx.NodeProto) -> Scheme | None:
+_ROWS: Mapping[type, int] = {Gaps: 0, Codebook: 0, Split: 1}
+"""Scheme → which input of its node has a row for each bit of a code, where one function reads every width."""
+
+
+def scheme_of(node: onnx.NodeProto, shapes: Sequence[Sequence[int]] = ()) -> Scheme | None:
     """The index scheme that a node undoes; None for a node of another domain, of a value scheme, and of scales.
+
+    `shapes`: of its inputs, which say how wide its codes are; that of an input that another node makes is empty.
+    Without them it is a scheme with that function.
 
     Raises EncodeError for an operator of the domain `onnxprune` that no scheme here has.
     """
     if node.domain != DOMAIN or values_of(node) is not None or is_scaling(node):
         return None
-    for scheme in SCHEMES:
-        if scheme.op_type == node.op_type:
-            return scheme
-    known = ", ".join(scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES, Int8()))
+    found = _with_width([scheme for scheme in SCHEMES if scheme.op_type == node.op_type], shapes)
+    if found is not None:
+        return found
+    known = ", ".join(sorted({scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES, Int8())}))
     raise EncodeError(
         f"node of {list(node.output)}: found {DOMAIN}::{node.op_type}, expected one of {known}; "
         "the file may come from a newer onnxprune"
@@ -60,17 +72,28 @@ def scheme_of(node: onnx.NodeProto) -> Scheme | None:
 
 def function_for(op_type: str, opset: int) -> onnx.FunctionProto:
     """The function of the domain `onnxprune` with this name, for models of this ai.onnx opset. Raises EncodeError."""
+    if op_type == READ_BITS:
+        return read_bits(opset)
     for scheme in (*SCHEMES, *VALUE_SCHEMES, Int8()):
         if scheme.op_type == op_type:
             return scheme.function(opset)
     raise EncodeError(f"{DOMAIN}::{op_type} is no decoder of this version; the file may come from a newer onnxprune")
 
 
-def values_of(node: onnx.NodeProto) -> ValueScheme | None:
-    """The value scheme that a node undoes; None for any other node."""
+def values_of(node: onnx.NodeProto, shapes: Sequence[Sequence[int]] = ()) -> ValueScheme | None:
+    """The value scheme that a node undoes (`shapes`: see `scheme_of`); None for any other node."""
     if node.domain != DOMAIN:
         return None
-    return next((scheme for scheme in VALUE_SCHEMES if scheme.op_type == node.op_type), None)
+    return _with_width([scheme for scheme in VALUE_SCHEMES if scheme.op_type == node.op_type], shapes)
+
+
+def _with_width(schemes: Sequence[_Some], shapes: Sequence[Sequence[int]]) -> _Some | None:
+    """That of `schemes`, which have a function in common, whose codes are as wide as `shapes` say; else the first."""
+    for scheme in schemes:
+        rows = shapes[_ROWS[type(scheme)]] if shapes and type(scheme) in _ROWS else ()
+        if rows and rows[0] == getattr(scheme, "width", None):
+            return scheme
+    return schemes[0] if schemes else None
 
 
 def is_scaling(node: onnx.NodeProto) -> bool:

@@ -21,45 +21,28 @@ import onnx
 
 from ..arrays import CHUNK, NDArray, TensorSource, bits_of
 from ..errors import EncodeError
-from . import functions
+from . import bits, functions
 from .counts import REST_BITS, Counts, changed, counts_of, kept_runs
 from .limits import Support, basic_support, require_encodable
 from .scheme import Encoded, Layout, check_values, dims_of, shape_layout, shape_tensor
 
 _SIGNATURE = "DecodeRice (high, low, powers, values, shape) => (weight)"
 
-_DOC = """Version 1. From the end of fillers, a 1 of high moves by 1 + the next of low and puts the next of values, a \
-0 by 1 + the first. low: a row for each of powers."""
+_DOC = """Version 1. Rice code of the zeros behind each of {values} ({values}[0]: filler), last first: {high} unary, \
+{low} rest ({powers})."""
 
-_BODY = """
-  tall = Constant <value = int64[3] {0, -1, 1}> ()
-  by = Constant <value = uint8[8] {0, 1, 2, 3, 4, 5, 6, 7}> ()
-  base = Constant <value = uint8 {2}> ()
+_STEPS = """
   back = Constant <value = int32 {-1}> ()
-  none = Constant <value = int32[1, 1] {0}> ()
-  low_byte = Reshape (low, tall)
-  low_moved = BitShift <direction = "RIGHT"> (low_byte, by)
-  low_bit = Mod (low_moved, base)
-  planes = Flatten (low_bit)
-  rest = MatMulInteger (powers, planes)
+  rest = onnxprune.ReadBits (low, powers)
   steps = Sub (back, rest)
-  byte = Reshape (high, tall)
-  moved = BitShift <direction = "RIGHT"> (byte, by)
-  bit = Mod (moved, base)
-  row = Flatten (bit)
-  put = Cast <to = 6> (row)
-  rank = CumSum (put, back)
-  order = Mul (rank, put)
+  one = Gather (powers, zero)
+  keep = onnxprune.ReadBits (high, one)
+"""
+"""How far each bit moves, and the bits; the first of `powers` is 1."""
+
+_POSITIONS = """
   step = Gather (steps, order)
-  end = CumSum (step, back)
-  size = ReduceProd (shape)
-  past = Cast <to = 6> (size)
-  place = Mod (end, past)
-  got = Gather (values, order)
-  fill = Gather (values, none)
-  empty = Expand (fill, size)
-  all = ScatterElements <axis = 1> (empty, place, got)
-  weight = Reshape (all, shape)
+  at = CumSum (step, back)
 """
 
 
@@ -94,29 +77,28 @@ class Rice:
         return basic_support(shape, dtype, opset)
 
     def layout(self, counts: Counts) -> tuple[Layout, ...]:
-        """The codes: high uint8 [1, bytes], low uint8 [bits, bytes], powers uint8 [bits]; values [1 + kept + one
-        for each bit that fills the last byte of high], shape int64 [rank].
+        """The codes: high uint8 [1, bytes, 1], low uint8 [width, bytes, 1], powers uint8 [width]; values [1 + kept +
+        one for each bit that fills the last byte of high], shape int64 [rank].
         """
-        return min((_layout(counts, bits) for bits in REST_BITS), key=_nbytes)
+        return min((_layout(counts, width) for width in REST_BITS), key=_nbytes)
 
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
         """Store a tensor; see `Scheme.encode`. Needs the encoded tensor and some 20 bytes a kept entry."""
         require_encodable(self.name, source)
         counts = counts_of(source, counts)
         high, low, powers, places, _ = self.layout(counts)
-        bits, spare = powers.shape[0], places.shape[0] - 1 - counts.kept
+        width, spare = powers.shape[0], places.shape[0] - 1 - counts.kept
         gaps, values = _from_the_end(source, counts, spare)
-        ends = np.cumsum((gaps[:-1] >> np.uint32(bits)) + np.uint32(1), dtype=np.int64)
+        ends = np.cumsum((gaps[:-1] >> np.uint32(width)) + np.uint32(1), dtype=np.int64)
         used = int(ends[-1]) if ends.size else 0
-        if used != counts.kept + counts.quotients[bits]:
+        if used != counts.kept + counts.quotients[width]:
             raise changed()
-        rests = np.full(8 * low.shape[1], (1 << bits) - 1, np.uint8)
-        rests[1 : 1 + counts.kept] = gaps[:-1] & np.uint32((1 << bits) - 1)
+        rests = np.full(8 * low.shape[1], (1 << width) - 1, np.uint8)
+        rests[1 : 1 + counts.kept] = gaps[:-1] & np.uint32((1 << width) - 1)
         put = np.zeros(8 * high.shape[1], np.uint8)
         put[ends - 1] = 1
-        _fill(put[used:], bits_of(values), gaps, 1 << bits, counts)
-        planes = [np.packbits(rests >> np.uint8(bit) & np.uint8(1), bitorder="little") for bit in range(bits)]
-        index = (np.packbits(put, bitorder="little")[None], np.stack(planes), _powers(bits))
+        _fill(put[used:], bits_of(values), gaps, 1 << width, counts)
+        index = (bits.pack(put, 1), bits.pack(rests, width), bits.powers(width))
         return Encoded(self.name, (*index, values, shape_tensor(source.shape)), source.shape, source.dtype)
 
     def decode(self, tensors: Sequence[NDArray], spare: int = 0) -> NDArray:
@@ -128,58 +110,40 @@ class Rice:
         high, low, powers, values, dims = tensors
         check_values(self.op_type, values)
         shape = dims_of(self.op_type, dims)
-        steps = self._steps(high, low, powers)
-        size, bits = math.prod(shape), bits_of(values)
+        bits.checked(self.op_type, "high", high, powers[:1])
+        steps = bits.unpack(bits.checked(self.op_type, "low", low, powers)).astype(np.int64) + 1
+        size, stored_bits = math.prod(shape), bits_of(values)
         damaged = EncodeError(
-            f"{self.op_type}: {high.size} and {low.size} bytes of codes do not fit {bits.size - 1} values in shape "
-            f"{list(shape)}; the file is damaged"
+            f"{self.op_type}: {high.size} and {low.size} bytes of codes do not fit {stored_bits.size - 1} values in "
+            f"shape {list(shape)}; the file is damaged"
         )
-        flat = np.full(size, bits[0])
+        if not steps.size:
+            raise damaged
+        flat = np.full(size, stored_bits[0])
         stored, beyond = 1, size + 8 * int(steps[0])
-        for positions in _positions(high[0], steps):
-            if stored + positions.size > bits.size or positions[-1] > beyond:
+        for positions in _positions(high[0, :, 0], steps):
+            if stored + positions.size > stored_bits.size or positions[-1] > beyond:
                 raise damaged
-            flat[-positions % size] = bits[stored : stored + positions.size]
+            flat[-positions % size] = stored_bits[stored : stored + positions.size]
             stored += positions.size
-        if not stored <= bits.size <= stored + 8 + spare:
+        if not stored <= stored_bits.size <= stored + 8 + spare:
             raise damaged
         return flat.view(values.dtype).reshape(shape)
 
-    def _steps(self, high: NDArray, low: NDArray, powers: NDArray) -> NDArray:
-        """How far a bit 0 of `high` moves on, and then each bit 1; int64. Raises EncodeError when that cannot be."""
-        one_row = high.dtype == np.uint8 and high.ndim == 2 and high.shape[0] == 1
-        if not one_row or low.dtype != np.uint8 or low.ndim != 2 or not 1 <= low.shape[0] <= 8 or not low.shape[1]:
-            raise EncodeError(
-                f"{self.op_type}: codes are {high.dtype} {list(high.shape)} and {low.dtype} {list(low.shape)}, "
-                "expected uint8 [1, n] and [1 to 8, m]; the file is damaged"
-            )
-        if powers.dtype != np.uint8 or not np.array_equal(powers, _powers(low.shape[0])):
-            raise EncodeError(f"{self.op_type}: powers are not those of {low.shape[0]} bits; the file is damaged")
-        rests = np.zeros(8 * low.shape[1], np.uint8)
-        for bit, plane in enumerate(low):
-            rests |= np.unpackbits(plane, bitorder="little") << np.uint8(bit)
-        return rests.astype(np.int64) + 1
-
     def function(self, opset: int) -> onnx.FunctionProto:
         """`DecodeRice`; see `Scheme.function`."""
-        return functions.function_from_text(_SIGNATURE, _BODY, _DOC, opset)
+        body = functions.SIZE + functions.ZERO + _STEPS + functions.STORED + _POSITIONS + functions.SCATTER
+        return functions.function_from_text(_SIGNATURE, body, _DOC, opset)
 
 
-def _powers(bits: int) -> NDArray:
-    found: NDArray = (1 << np.arange(bits)).astype(np.uint8)
-    return found
-
-
-def _layout(counts: Counts, bits: int) -> tuple[Layout, ...]:
-    """What encoding with rests of `bits` bits would build."""
-    used = counts.kept + counts.quotients[bits]
-    high = max(1, -(-used // 8))
-    spare = 8 * high - used if counts.kept else 0
-    byte = np.dtype(np.uint8)
+def _layout(counts: Counts, width: int) -> tuple[Layout, ...]:
+    """What encoding with rests of `width` bits would build."""
+    used = max(1, counts.kept + counts.quotients[width])
+    spare = bits.padded(used) - used if counts.kept else 0
     return (
-        Layout(byte, (1, high)),
-        Layout(byte, (bits, -(-(1 + counts.kept + spare) // 8))),
-        Layout(byte, (bits,)),
+        bits.rows_layout(used, 1),
+        bits.rows_layout(1 + counts.kept + spare, width),
+        bits.powers_layout(width),
         Layout(counts.dtype, (1 + counts.kept + spare,)),
         shape_layout(counts.shape),
     )

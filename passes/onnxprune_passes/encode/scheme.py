@@ -137,19 +137,6 @@ def shape_tensor(shape: tuple[int, ...]) -> NDArray:
     return np.array(shape, np.int64).reshape(len(shape))
 
 
-def checked_inputs(op_type: str, tensors: Sequence[NDArray]) -> tuple[NDArray, NDArray, tuple[int, ...]]:
-    """The (codes, values, shape) of a decoder node. Raises EncodeError when a dtype, rank or dim cannot be right."""
-    if len(tensors) != 3:
-        raise EncodeError(
-            f"{op_type}: found {len(tensors)} inputs, expected 3 (codes, values, shape); the file is damaged"
-        )
-    codes, values, dims = tensors
-    if codes.dtype != np.uint8 or codes.ndim != 1:
-        raise EncodeError(f"{op_type}: codes are {codes.dtype} of rank {codes.ndim}, expected uint8 of rank 1")
-    check_values(op_type, values)
-    return codes, values, dims_of(op_type, dims)
-
-
 def check_values(op_type: str, values: NDArray) -> None:
     """Raise EncodeError when `values` cannot be the values of a decoder node."""
     if values.dtype not in DTYPES or values.ndim != 1 or values.size == 0:

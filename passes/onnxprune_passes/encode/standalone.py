@@ -40,7 +40,7 @@ def _small(model: Model, decoder: Decoder, parts: list[onnx.TensorProto]) -> Mod
     skeleton = _frame(model, decoder.coding.data_type([part.data_type for part in parts]))
     tensors = dict(zip(decoder.coding.part_names(_TENSOR), parts, strict=True))
     skeleton.graph.node.extend(decoder.coding.nodes(_TENSOR, OUTPUT))
-    wanted = {(DOMAIN, node.op_type) for node in decoder.nodes}
+    wanted = {(DOMAIN, name) for name in decoder.coding.functions(model.opset)}
     skeleton.functions.extend(each for each in model.skeleton.functions if (each.domain, each.name) in wanted)
     for (name, part), key in zip(tensors.items(), decoder.inputs, strict=True):
         tensor = skeleton.graph.initializer.add()

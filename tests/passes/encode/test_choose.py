@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 
 import ml_dtypes
@@ -80,10 +80,11 @@ def test_a_dense_tensor_is_what_numpy_helper_makes() -> None:
 @pytest.mark.parametrize("one", [*SCHEMES, *VALUE_SCHEMES], ids=lambda one: one.name)
 def test_once_bytes_are_the_serialized_ones(one: Decodable, opset: int) -> None:
     model = onnx.ModelProto()
-    model.functions.append(one.function(opset))
-    assert model.ByteSize() == protos.function_nbytes(one, opset)
+    function = one.function(opset)
+    model.functions.append(function)
+    assert model.ByteSize() == protos.function_nbytes(function)
     model.opset_import.append(domain_import())
-    assert model.ByteSize() == protos.function_nbytes(one, opset) + protos.import_nbytes()
+    assert model.ByteSize() == protos.function_nbytes(function) + protos.import_nbytes()
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 16383, 16384, 2**31, 2**63 - 1])
@@ -106,11 +107,16 @@ def model_nbytes(arrays: Mapping[str, NDArray], plan: Plan) -> int:
         else:
             nodes.extend(choice.coding.nodes("00", choice.name))
             tensors.extend(choice.coding.initializers("00", choice.coding.encode(Array(array), choice.counts)))
-    imports = [helper.make_opsetid("", OPSET)] + ([domain_import()] if plan.schemes else [])
+    imports = [helper.make_opsetid("", OPSET)] + ([domain_import()] if plan.functions else [])
     graph = helper.make_graph(nodes, "g", [], [], tensors)
-    model = helper.make_model(graph, opset_imports=imports, functions=[s.function(OPSET) for s in plan.schemes])
+    model = helper.make_model(graph, opset_imports=imports, functions=plan.functions)
     length_of_graph = protos.varint_nbytes(graph.ByteSize())
     return int(model.ByteSize() - length_of_graph)
+
+
+def functions_of(codings: Iterable[Coding]) -> dict[str, onnx.FunctionProto]:
+    """Name → each function that `codings` need."""
+    return {name: function for coding in codings for name, function in coding.functions(OPSET).items()}
 
 
 def test_plan_bytes_are_what_the_file_gains() -> None:
@@ -131,7 +137,7 @@ def test_plan_bytes_are_what_the_file_gains() -> None:
         "few": "dense",
         "double": "bitmask",
     }
-    assert [scheme.name for scheme in plan.schemes] == ["bitmask", "gaps4", "gaps8"]
+    assert [function.name for function in plan.functions] == ["ReadBits", "DecodeBitmask", "DecodeGaps"]
     empty = model_nbytes({}, choose({}, OPSET))
     assert model_nbytes(arrays, plan) - empty == plan.nbytes
     dense = choose(counts_of(arrays), OPSET, ())
@@ -139,7 +145,7 @@ def test_plan_bytes_are_what_the_file_gains() -> None:
 
 
 def test_a_function_must_pay_for_itself() -> None:
-    arrays = {"big": sparse((400, 500), 0.1), "small": sparse((60, 60), 0.5)}
+    arrays = {"big": sparse((400, 500), 0.1), "small": sparse((30, 30), 0.5)}
     counts = counts_of(arrays)
     plan = choose(counts, OPSET, PLAIN)
     small = plan.choices[1]
@@ -153,10 +159,10 @@ def test_a_tensor_that_does_not_cover_the_function_stays_dense() -> None:
     counts = counts_of({"w": sparse((14, 14), 0.1)})
     plan = choose(counts, OPSET, PLAIN)
     assert plan.choices[0].nbytes_by_coding["gaps4"] < plan.dense_nbytes
-    assert (chosen(plan), plan.schemes, plan.once_nbytes) == ({"w": "dense"}, (), 0)
+    assert (chosen(plan), plan.functions, plan.once_nbytes) == ({"w": "dense"}, (), 0)
     assert plan.nbytes == plan.dense_nbytes
     together = choose({f"w{number}": counts["w"] for number in range(100)}, OPSET, PLAIN)
-    assert set(chosen(together).values()) == {"gaps4"}
+    assert set(chosen(together).values()) == {"bitmask"}
 
 
 @given(
@@ -177,15 +183,15 @@ def test_no_assignment_is_smaller(weights: list[tuple[int, float]], codings: set
     options = [[None, *(one for one in codings if one.supports(each, OPSET))] for each in counts.values()]
     totals = []
     for assignment in product(*options):
-        used = {one for coding in assignment if coding for one in coding.schemes}
-        total = protos.import_nbytes() * bool(used) + sum(protos.function_nbytes(one, OPSET) for one in used)
+        used = functions_of(coding for coding in assignment if coding)
+        total = protos.import_nbytes() * bool(used) + sum(map(protos.function_nbytes, used.values()))
         for (name, each), coding in zip(counts.items(), assignment, strict=True):
             dense = protos.tensor_nbytes(name, each.shape, each.dtype)
             total += coding.nbytes("00", name, each) if coding else dense
         totals.append(total)
     assert plan.nbytes == min(totals)
-    used = {one for choice in plan.choices if choice.coding for one in choice.coding.schemes}
-    assert used == set(plan.schemes) <= {one for coding in codings for one in coding.schemes}
+    used = functions_of(choice.coding for choice in plan.choices if choice.coding)
+    assert list(used.values()) == sorted(plan.functions, key=list(used.values()).index)
 
 
 def test_what_cannot_be_stored_is_refused_with_a_reason() -> None:
@@ -214,18 +220,19 @@ def test_with_many_schemes_nothing_is_left_to_gain_by_one() -> None:
     arrays["few"] = np.sign(sparse((300, 300), 0.3))
     counts = counts_of(arrays)
     plan = choose(counts, OPSET)
-    assert plan.schemes
-    for gone in plan.schemes:
-        left = [one for one in CODINGS if set(one.schemes) <= set(plan.schemes) - {gone}]
+    used = {function.name for function in plan.functions}
+    assert used
+    for gone in used:
+        left = [one for one in CODINGS if set(one.functions(OPSET)) <= used - {gone}]
         assert choose(counts, OPSET, left).nbytes > plan.nbytes
     for coding in CODINGS:
-        more = [one for one in CODINGS if set(one.schemes) <= set(plan.schemes) | set(coding.schemes)]
+        more = [one for one in CODINGS if set(one.functions(OPSET)) <= used | set(coding.functions(OPSET))]
         assert choose(counts, OPSET, more).nbytes == plan.nbytes
 
 
 def test_nothing_to_choose() -> None:
     plan = choose({}, OPSET)
-    assert (plan.choices, plan.schemes, plan.nbytes, plan.dense_nbytes) == ((), (), 0, 0)
+    assert (plan.choices, plan.functions, plan.nbytes, plan.dense_nbytes) == ((), (), 0, 0)
 
 
 @pytest.mark.parametrize(("density", "measured"), [(0.2, 0.2264), (0.1, 0.1151), (0.05, 0.0618), (0.02, 0.0295)])

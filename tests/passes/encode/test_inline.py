@@ -128,7 +128,8 @@ def test_the_bytes_of_a_tensor_are_those_in_the_file(build: Build, name: str) ->
     encoded = encode_model(model, "gaps", inline=True)
     (tensor,) = encoded.tensors
     grown = len(to_proto(encoded.model).SerializeToString()) - len(to_proto(model).SerializeToString())
-    assert abs(grown - (tensor.nbytes - tensor.dense_nbytes)) < 40  # the record's own frame, and lengths of lengths
+    # the record's own frame, lengths of lengths, and equal powers that are stored once
+    assert abs(grown - (tensor.nbytes - tensor.dense_nbytes)) < 60
 
 
 def test_tensors_that_their_nodes_outweigh_stay_dense(build: Build) -> None:
@@ -168,7 +169,7 @@ def test_nodes_that_something_else_reads_stay(build: Build) -> None:
     assert list(decoders(from_proto(proto))) == []
 
 
-@pytest.mark.parametrize("record", ["no json", "[1]", '[["DecodeGaps4", 5, []]]', "{}x"])
+@pytest.mark.parametrize("record", ["no json", "[1]", '[["DecodeGaps", 5, []]]', "{}x"])
 def test_a_damaged_record_is_an_error(build: Build, record: str) -> None:
     proto = to_proto(build(ONE, {"w": weight(0, 32, SIDE)}))
     proto.metadata_props.add(key=METADATA, value=record)

@@ -140,7 +140,7 @@ def test_equal_shapes_and_powers_are_stored_once(build: Build, sparse: Sparse, f
     model = build(TWO, weights)
     encoded = encode_model(model, "gaps")
     parts = [tensor.name for tensor in encoded.model.graph.initializer if tensor.name not in weights]
-    assert sorted(part for part in parts if encoded.model.initializers[part].dtype == np.int64) == ["0b"]
+    assert sorted(part for part in parts if encoded.model.initializers[part].dtype == np.int64) == ["0c"]
     exact(model, encoded, feed)
 
 
@@ -226,7 +226,7 @@ def test_a_file_never_grows_and_its_size_is_known(
     once = encoded.model.skeleton.functions, encoded.model.skeleton.opset_import[1:]
     shared = sum(each.ByteSize() + 3 for group in once for each in group)
     saved = sum(tensor.dense_nbytes - tensor.nbytes for tensor in encoded.tensors)
-    assert -8 <= before - saved + shared - after <= 40  # labels, and equal shapes that are stored once
+    assert -8 <= before - saved + shared - after <= 60  # labels, equal shapes and powers that are stored once
 
 
 def test_auto_is_the_smallest(build: Build, sparse: Sparse) -> None:

@@ -20,7 +20,7 @@ def parts(values: Any) -> tuple[list[list[int]], list[int], list[float]]:
     assert Rice().decode(encoded.inputs).tobytes() == array.tobytes()
     high, low, powers, stored, shape = encoded.inputs
     assert shape.tolist() == list(array.shape)
-    return [high[0].tolist(), *low.tolist()], powers.tolist(), stored.tolist()
+    return [high[0, :, 0].tolist(), *low[:, :, 0].tolist()], powers.tolist(), stored.tolist()
 
 
 def test_the_tensor_is_walked_from_its_end() -> None:
@@ -86,13 +86,13 @@ def damaged(**changes: Any) -> tuple[NDArray, ...]:
 @pytest.mark.parametrize(
     "inputs",
     [
-        damaged(high=np.array([[255, 255, 255, 255]], U8)),  # more bits than numbers
+        damaged(high=np.full((1, 4, 1), 255, U8)),  # more bits than numbers
         damaged(high=np.array([1], U8)),  # rank 1
-        damaged(high=np.array([[1], [1]], U8)),  # two rows
-        damaged(high=np.array([[1]], np.int8)),
-        damaged(low=np.array([[1, 1]], np.int8)),
-        damaged(low=np.zeros((1, 0), U8)),
-        damaged(low=np.zeros((9, 2), U8)),  # no number of 9 bits
+        damaged(high=np.ones((2, 1, 1), U8)),  # two rows
+        damaged(high=np.ones((1, 1, 1), np.int8)),
+        damaged(low=np.ones((1, 2, 1), np.int8)),
+        damaged(low=np.zeros((1, 0, 1), U8)),
+        damaged(low=np.zeros((9, 2, 1), U8)),  # no number of 9 bits
         damaged(low=np.zeros(2, U8)),
         damaged(powers=np.array([2], U8)),
         damaged(powers=np.array([1, 2], U8)),

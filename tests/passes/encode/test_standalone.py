@@ -48,7 +48,8 @@ def test_a_model_for_each_tensor(build: Build, tensors: dict[str, NDArray], run:
     for key, small in found.items():
         assert ([*small.graph.input], [value.name for value in small.graph.output]) == ([], [OUTPUT])
         assert {entry.domain for entry in small.skeleton.opset_import} <= {"", "onnxprune"}
-        made_by = {(node.domain, node.op_type) for node in small.graph.node if node.domain}
+        callers = (*small.graph.node, *(node for each in small.skeleton.functions for node in each.node))
+        made_by = {(node.domain, node.op_type) for node in callers if node.domain}
         assert {(function.domain, function.name) for function in small.skeleton.functions} == made_by
         assert bool(made_by) == (encoding != "coo")
         for level in (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL):

@@ -30,6 +30,9 @@ _INT8 = Int8()
 _SCALES = _INT8.suffixes[1]
 _SHAPE = "shape"
 
+Size = tuple[tuple[int, ...], int]
+"""Shape and bytes of a part."""
+
 MADE = "v"
 """What stands behind the label in the name of what one node makes for another; no coding has so many parts."""
 
@@ -108,19 +111,21 @@ class Coding:
 
     def index_nbytes(self, counts: Counts) -> int:
         """Bytes of the parts that say where the entries lie; the dims are not counted."""
-        return _nbytes(self._parts_of(counts, of_index=True))
+        return self.split_nbytes(_sizes(self.layout(counts)))[0]
 
     def value_nbytes(self, counts: Counts) -> int:
         """Bytes of the parts that say what the entries are."""
-        return _nbytes(self._parts_of(counts, of_index=False))
+        return self.split_nbytes(_sizes(self.layout(counts)))[1]
 
-    def _parts_of(self, counts: Counts, *, of_index: bool) -> list[Layout]:
-        parts = zip(self.suffixes, self.layout(counts), strict=True)
-        return [part for suffix, part in parts if self.is_of_index(suffix) == of_index and suffix != _SHAPE]
+    def split_nbytes(self, parts: Sequence[Size]) -> tuple[int, int]:
+        """Bytes that say where entries lie, and bytes that say what they are, of parts in the order of `suffixes`.
 
-    def is_of_index(self, suffix: str) -> bool:
-        """Whether the part with this suffix says where entries lie; neither that nor what they are says the shape."""
-        return suffix in self.index.suffixes and suffix not in (VALUES, _SHAPE)
+        Neither of them says the shape.
+        """
+        named = list(zip(self.suffixes, parts, strict=True))
+        where = set(self.index.suffixes) - {VALUES, _SHAPE}
+        index = sum(nbytes for suffix, (_, nbytes) in named if suffix in where)
+        return index, sum(nbytes for suffix, (_, nbytes) in named if suffix not in where | {_SHAPE})
 
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
         """Store a tensor; see `Scheme.encode`."""
@@ -212,5 +217,5 @@ def _as_int8(counts: Counts) -> Counts:
     return replace(counts, dtype=np.dtype(np.int8), values=Values())
 
 
-def _nbytes(parts: Sequence[Layout]) -> int:
-    return sum(math.prod(part.shape) * part.dtype.itemsize for part in parts)
+def _sizes(parts: Sequence[Layout]) -> list[Size]:
+    return [(part.shape, math.prod(part.shape) * part.dtype.itemsize) for part in parts]

@@ -17,6 +17,7 @@ from .functions import DOMAIN, DOMAIN_VERSION
 from .inline import calls_restored
 from .places import Form, Place, innermost_first, names_read, places, tensor_for
 from .registry import function_for, is_scaling, scheme_of, values_of
+from .rice_codes import RiceCodes, is_rice_codes
 from .scheme import VALUES
 
 
@@ -61,30 +62,40 @@ def _decoders_in(place: Place, model: Model) -> Iterator[Decoder]:
     scalings = {node.input[0]: node for node in place.holder.node if is_scaling(node) and len(node.input) == 2}
     makers = {name: node for node in place.holder.node if values_of(node) is not None for name in node.output}
     for node in place.holder.node:
+        if is_rice_codes(node):
+            yield _decoder(place, model, RiceCodes(), list(node.input), (node,))
+            continue
         scheme = scheme_of(node, _shapes(place, model, node))
         if scheme is None:
             continue
-        if len(node.output) != 1 or not node.output[0]:
-            raise EncodeError(f"{DOMAIN}::{node.op_type} has outputs {list(node.output)}, expected 1; it is damaged")
         names = list(node.input)
         wanted = scheme.suffixes.index(VALUES)
         maker = makers.get(names[wanted]) if len(names) > wanted else None
         if maker is not None:
             names = [*names[:wanted], *names[wanted + 1 :], *maker.input]
-        scaling = scalings.get(node.output[0])
-        last = node if scaling is None else scaling
+        scaling = scalings.get(node.output[0]) if node.output else None
         names += [] if scaling is None else [scaling.input[1]]
-        inputs = tuple(place.prefix + name for name in names)
-        for key in inputs:
-            if key not in model.initializers:
-                raise EncodeError(
-                    f"{DOMAIN}::{node.op_type} that makes {place.prefix + last.output[0]!r}: its input {key!r} is not "
-                    "stored in the same graph; encode the dense model again"
-                )
         values = None if maker is None else values_of(maker, _shapes(place, model, maker))
         coding = Coding(scheme, values, scaled=scaling is not None)
         nodes = tuple(one for one in (maker, node, scaling) if one is not None)
-        yield Decoder(place.prefix + last.output[0], last.output[0], coding, inputs, nodes)
+        yield _decoder(place, model, coding, names, nodes)
+
+
+def _decoder(
+    place: Place, model: Model, coding: Coding, names: list[str], nodes: tuple[onnx.NodeProto, ...]
+) -> Decoder:
+    """That of the tensor that the last of `nodes` makes. Raises EncodeError when a part is not stored."""
+    last = nodes[-1]
+    if len(last.output) != 1 or not last.output[0]:
+        raise EncodeError(f"{DOMAIN}::{last.op_type} has outputs {list(last.output)}, expected 1; it is damaged")
+    inputs = tuple(place.prefix + name for name in names)
+    for key in inputs:
+        if key not in model.initializers:
+            raise EncodeError(
+                f"{DOMAIN}::{last.op_type} that makes {place.prefix + last.output[0]!r}: its input {key!r} is not "
+                "stored in the same graph; encode the dense model again"
+            )
+    return Decoder(place.prefix + last.output[0], last.output[0], coding, inputs, nodes)
 
 
 def _shapes(place: Place, model: Model, node: onnx.NodeProto) -> list[tuple[int, ...]]:

@@ -35,7 +35,7 @@ READ_BITS = "ReadBits"
 
 _READ_BITS = "ReadBits (bits, powers) => (numbers)"
 
-_READ_BITS_DOC = "Version 1. Row i of {bits}: bit i of each number; {powers}: 2^i."
+_READ_BITS_DOC = "Version 1. Row i: bit i of each number; {powers}: 2^i."
 
 _READ_BITS_BODY = """
   by = Constant <value = uint8[8] {0, 1, 2, 3, 4, 5, 6, 7}> ()
@@ -63,15 +63,19 @@ STORED = """
 """
 """keep (int32, 1 or 0) and back (int32, -1) → order and got: the next value for every 1, values[0] for every 0."""
 
+FILL = """
+  fill = Gather (values, zero)
+"""
+"""values and zero → fill: what is put where nothing else is."""
+
 SCATTER = """
   past = Cast <to = 6> (size)
   place = Mod (at, past)
-  fill = Gather (values, zero)
   empty = Expand (fill, size)
   all = ScatterElements (empty, place, got)
   weight = Reshape (all, shape)
 """
-"""at (int32; positions that are not in the tensor are counted from its other end) and got → weight."""
+"""at (int32; positions that are not in the tensor are counted from its other end), got and fill → weight."""
 
 
 def read_bits(opset: int) -> onnx.FunctionProto:

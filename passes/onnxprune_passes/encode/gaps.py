@@ -182,7 +182,7 @@ class Gaps:
 
     def function(self, opset: int) -> onnx.FunctionProto:
         """`DecodeGaps`; see `Scheme.function`."""
-        body = functions.SIZE + functions.ZERO + _STEPS + functions.STORED + functions.SCATTER
+        body = functions.SIZE + functions.ZERO + _STEPS + functions.STORED + functions.FILL + functions.SCATTER
         return functions.function_from_text(_SIGNATURE, body, _DOC, opset)
 
 

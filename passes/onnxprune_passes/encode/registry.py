@@ -17,6 +17,7 @@ from .gaps import Gaps
 from .int8 import Int8
 from .narrow import Narrow
 from .rice import Rice
+from .rice_codes import RiceCodes, is_rice_codes
 from .scheme import Decodable, Scheme, ValueScheme
 from .split import Split
 
@@ -33,13 +34,18 @@ VALUE_SCHEMES: tuple[ValueScheme, ...] = (
 )
 """Every value scheme, in the same order."""
 
-CODINGS: tuple[Coding, ...] = tuple(
-    Coding(index, values)
-    for index in SCHEMES
-    for values in (None, *VALUE_SCHEMES)
-    if values is not None or not index.stores_zeros
+CODINGS: tuple[Coding, ...] = (
+    *(
+        Coding(index, values)
+        for index in SCHEMES
+        for values in (None, *VALUE_SCHEMES)
+        if values is not None or not index.stores_zeros
+    ),
+    RiceCodes(),
 )
-"""Every index scheme with the values as they are and with every value scheme; storing all as it is has no sense."""
+"""Every index scheme with the values as they are and with every value scheme (storing all as it is has no sense), and
+what does both in one.
+"""
 
 
 SCALED: tuple[Coding, ...] = tuple(Coding(index, scaled=True) for index in SCHEMES)
@@ -51,19 +57,20 @@ _ROWS: Mapping[type, int] = {Gaps: 0, Codebook: 0, Split: 1}
 
 
 def scheme_of(node: onnx.NodeProto, shapes: Sequence[Sequence[int]] = ()) -> Scheme | None:
-    """The index scheme that a node undoes; None for a node of another domain, of a value scheme, and of scales.
+    """The index scheme that a node undoes; None for a node of another domain, of a value scheme, of both in one, and of
+    scales.
 
     `shapes`: of its inputs, which say how wide its codes are; that of an input that another node makes is empty.
     Without them it is a scheme with that function.
 
     Raises EncodeError for an operator of the domain `onnxprune` that no scheme here has.
     """
-    if node.domain != DOMAIN or values_of(node) is not None or is_scaling(node):
+    if node.domain != DOMAIN or values_of(node) is not None or is_scaling(node) or is_rice_codes(node):
         return None
     found = _with_width([scheme for scheme in SCHEMES if scheme.op_type == node.op_type], shapes)
     if found is not None:
         return found
-    known = ", ".join(sorted({scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES, Int8())}))
+    known = ", ".join(sorted({scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES, *RiceCodes().schemes, Int8())}))
     raise EncodeError(
         f"node of {list(node.output)}: found {DOMAIN}::{node.op_type}, expected one of {known}; "
         "the file may come from a newer onnxprune"
@@ -74,7 +81,7 @@ def function_for(op_type: str, opset: int) -> onnx.FunctionProto:
     """The function of the domain `onnxprune` with this name, for models of this ai.onnx opset. Raises EncodeError."""
     if op_type == READ_BITS:
         return read_bits(opset)
-    for scheme in (*SCHEMES, *VALUE_SCHEMES, Int8()):
+    for scheme in (*SCHEMES, *VALUE_SCHEMES, *RiceCodes().schemes, Int8()):
         if scheme.op_type == op_type:
             return scheme.function(opset)
     raise EncodeError(f"{DOMAIN}::{op_type} is no decoder of this version; the file may come from a newer onnxprune")

@@ -132,7 +132,15 @@ class Rice:
 
     def function(self, opset: int) -> onnx.FunctionProto:
         """`DecodeRice`; see `Scheme.function`."""
-        body = functions.SIZE + functions.ZERO + _STEPS + functions.STORED + _POSITIONS + functions.SCATTER
+        body = (
+            functions.SIZE
+            + functions.ZERO
+            + _STEPS
+            + functions.STORED
+            + _POSITIONS
+            + functions.FILL
+            + functions.SCATTER
+        )
         return functions.function_from_text(_SIGNATURE, body, _DOC, opset)
 
 

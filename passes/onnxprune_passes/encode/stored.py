@@ -10,6 +10,7 @@ from . import coo, protos
 from .apply import EncodedTensor
 from .bound import bound_nbytes
 from .choose import written_out_nbytes
+from .coding import Size
 from .counts import Counts, count
 from .densify import Decoder, decoders, densify, sparse_tensors
 from .inline import METADATA
@@ -38,17 +39,15 @@ def stored_tensors(model: Model) -> Iterator[EncodedTensor]:
 
 
 def _stored(model: Model, decoder: Decoder, counts: Counts, bound: float, *, inline: bool) -> EncodedTensor:
-    coding, index, values, whole = decoder.coding, 0, 0, 0
+    coding, whole, parts = decoder.coding, 0, list[Size]()
     for suffix, key in zip(coding.suffixes, decoder.inputs, strict=True):
         part = model.initializers.source(key)
         numbers = part.array().tolist() if suffix == "shape" else ()
         whole += protos.tensor_nbytes(key.rpartition("/")[2], part.shape, part.dtype, numbers)
-        if coding.is_of_index(suffix):
-            index += part.size * part.dtype.itemsize
-        elif suffix != "shape":
-            values += part.size * part.dtype.itemsize
+        parts.append((part.shape, part.size * part.dtype.itemsize))
     whole += sum(protos.node_nbytes(node) for node in decoder.nodes)
     whole += written_out_nbytes(coding, len(decoder.name.encode()), model.opset) if inline else 0
+    index, values = coding.split_nbytes(parts)
     sizes = {"index_nbytes": index, "value_nbytes": values, "nbytes": whole}
     return _tensor(decoder.key, decoder.name, coding.name, counts, bound, sizes)
 

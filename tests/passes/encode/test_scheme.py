@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnxprune_passes.arrays import Array, NDArray
 from onnxprune_passes.encode import CODINGS, SCHEMES, Bitmask, Coding, Gaps, Rice, Scheme, count, scheme_of, values_of
 from onnxprune_passes.encode.limits import MAX_SIZE
+from onnxprune_passes.encode.rice_codes import RiceCodes, is_rice_codes
 from onnxprune_passes.errors import EncodeError
 
 
@@ -207,7 +208,7 @@ def test_counts_of_other_values_are_noticed(scheme: Scheme) -> None:
             scheme.encode(Array(other), counts)
 
 
-@pytest.mark.parametrize("coding", CODINGS, ids=lambda coding: coding.name)
+@pytest.mark.parametrize("coding", [one for one in CODINGS if one != RiceCodes()], ids=lambda coding: coding.name)
 def test_nodes_lead_back_to_their_schemes(coding: Coding) -> None:
     *before, node = coding.nodes("0", "w")
     names = dict(zip(coding.suffixes, coding.part_names("0"), strict=True))
@@ -228,6 +229,13 @@ def test_nodes_lead_back_to_their_schemes(coding: Coding) -> None:
     for one in (*before, node):
         one.domain = "elsewhere"
         assert (scheme_of(one), values_of(one)) == (None, None)
+
+
+def test_the_node_of_rice_codes_is_no_schemes() -> None:
+    (node,) = RiceCodes().nodes("0", "w")
+    assert (scheme_of(node), values_of(node), is_rice_codes(node)) == (None, None, True)
+    node.domain = "elsewhere"
+    assert (scheme_of(node), values_of(node), is_rice_codes(node)) == (None, None, False)
 
 
 def test_an_unknown_decoder_is_an_error() -> None:

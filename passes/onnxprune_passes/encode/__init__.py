@@ -20,12 +20,14 @@ from .functions import DOMAIN, DOMAIN_VERSION
 from .gaps import Gaps
 from .limits import FIRST_OPSET, Support
 from .narrow import Narrow
+from .patterns import Patterns
 from .protos import MIN_IR_VERSION, domain_import
 from .registry import CODINGS, SCHEMES, VALUE_SCHEMES, scheme_of, values_of
 from .rice import Rice
 from .scheme import Encoded, Layout, Scheme, ValueScheme
 from .split import Split
 from .standalone import OUTPUT, standalone_decoders
+from .two_of_four import TwoOfFour
 
 __all__ = [
     "CODINGS",
@@ -49,11 +51,13 @@ __all__ = [
     "Gaps",
     "Layout",
     "Narrow",
+    "Patterns",
     "Plan",
     "Rice",
     "Scheme",
     "Split",
     "Support",
+    "TwoOfFour",
     "ValueScheme",
     "Values",
     "choose",

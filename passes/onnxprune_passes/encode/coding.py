@@ -84,7 +84,9 @@ class Coding:
         return tuple(label + letter for letter, _ in zip(ascii_lowercase, self.suffixes, strict=False))
 
     def _zeros(self, counts: Counts) -> bool:
-        return self.index.stores_zeros and counts.kept < counts.size
+        if not self.index.stores_zeros:
+            return False
+        return self.index.layout(counts)[self.index.suffixes.index(VALUES)].shape[0] > 1 + counts.kept
 
     def supports(self, counts: Counts, opset: int) -> Support:
         """Whether a model of this ai.onnx opset can store such a tensor so."""

@@ -14,6 +14,7 @@ from ..arrays import NDArray, TensorSource, bits_of
 from ..errors import EncodeError
 from .int8 import scales_of
 from .limits import require_encodable
+from .patterns import PatternCounter, Patterns
 
 GAP_BITS = (2, 3, 4, 6, 8)
 """Widths of a gap code that `count` counts escapes for; a code of b bits has the escape 2^b - 1."""
@@ -59,6 +60,7 @@ class Counts:
         escapes: width of a gap code in bits → escapes that the tensor's gaps need at that width.
         values: what is known of the kept entries.
         quotients: width of a rest in bits → sum of the quotients by 2^width of the zeros behind each kept entry.
+        patterns: what is known of where kept entries lie within aligned runs.
     """
 
     shape: tuple[int, ...]
@@ -67,6 +69,7 @@ class Counts:
     escapes: Mapping[int, int]
     values: Values = field(default_factory=Values)
     quotients: Mapping[int, int] = field(default_factory=dict)
+    patterns: Patterns = field(default_factory=Patterns)
 
     @property
     def size(self) -> int:
@@ -74,15 +77,18 @@ class Counts:
         return math.prod(self.shape)
 
 
-def kept_runs(source: TensorSource) -> Iterator[tuple[NDArray, NDArray]]:
-    """The kept entries of each chunk that has any.
+def kept_runs(source: TensorSource, patterns: PatternCounter | None = None) -> Iterator[tuple[NDArray, NDArray]]:
+    """The kept entries of each chunk that has any; `patterns` takes in where they lie.
 
     Yields (gaps, entries), equally long: uint32, how many zeros lie between this kept entry and the one before it (in
     whatever chunk), or the start of the tensor; and the entries themselves, in the tensor's dtype.
     """
     zeros = 0
     for chunk in source.chunks():
-        kept = np.flatnonzero(bits_of(chunk) != 0)
+        mask = bits_of(chunk) != 0
+        if patterns:
+            patterns.add(mask)
+        kept = np.flatnonzero(mask)
         if kept.size:
             yield (np.diff(kept, prepend=-1 - zeros) - 1).astype(np.uint32), chunk[kept]
             zeros = chunk.size - 1 - int(kept[-1])
@@ -103,8 +109,8 @@ def count(source: TensorSource, channel_axis: int | None = None) -> Counts:
     total, end = 0, 0
     escapes = dict.fromkeys(GAP_BITS, 0)
     quotients = dict.fromkeys(REST_BITS, 0)
-    values = _ValueCounter(source.dtype)
-    for gaps, entries in kept_runs(source):
+    values, patterns = _ValueCounter(source.dtype), PatternCounter()
+    for gaps, entries in kept_runs(source, patterns):
         behind = gaps if total else gaps[1:]  # what lies before the first entry lies behind none
         end += int(np.sum(gaps, dtype=np.int64)) + gaps.size
         total += entries.size
@@ -122,7 +128,7 @@ def count(source: TensorSource, channel_axis: int | None = None) -> Counts:
         known = replace(known, channel_axis=channel_axis)
     for bits in REST_BITS if total else ():
         quotients[bits] += (source.size - end) >> bits
-    return Counts(source.shape, source.dtype, total, escapes, known, quotients)
+    return Counts(source.shape, source.dtype, total, escapes, known, quotients, patterns.found())
 
 
 class _ValueCounter:

@@ -71,6 +71,12 @@ def bfloat16_support(dtype: np.dtype[Any], opset: int) -> Support:
     return Support()
 
 
+def whole_runs_support(shape: Sequence[int], length: int) -> Support:
+    """What cannot be cut into runs of `length` entries."""
+    size = math.prod(shape)
+    return Support(f"its {size} entries are no whole runs of {length}" if size % length else "")
+
+
 def require_encodable(scheme: str, source: TensorSource) -> None:
     """Raise EncodeError when `source` cannot be encoded at any opset."""
     if not (support := basic_support(source.shape, source.dtype, FIRST_OPSET)):

@@ -20,10 +20,15 @@ from .rice import Rice
 from .rice_codes import RiceCodes, is_rice_codes
 from .scheme import Decodable, Scheme, ValueScheme
 from .split import Split
+from .two_of_four import TwoOfFour
 
 _Some = TypeVar("_Some", bound=Decodable)
 
-SCHEMES: tuple[Scheme, ...] = (Full(), Bitmask(), Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8), Rice())
+SCHEMES: tuple[Scheme, ...] = (
+    *(Full(), Bitmask()),
+    *(Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8), Rice()),
+    TwoOfFour(),
+)
 """Every index scheme, in the order in which equal sizes are decided."""
 
 VALUE_SCHEMES: tuple[ValueScheme, ...] = (
@@ -39,7 +44,7 @@ CODINGS: tuple[Coding, ...] = (
         Coding(index, values)
         for index in SCHEMES
         for values in (None, *VALUE_SCHEMES)
-        if values is not None or not index.stores_zeros
+        if values is not None or index != Full()
     ),
     RiceCodes(),
 )

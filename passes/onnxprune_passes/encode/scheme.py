@@ -83,7 +83,9 @@ class Scheme(Decodable, Protocol):
 
     @property
     def stores_zeros(self) -> bool:
-        """Whether zeros of the tensor are among the values, beside the filler."""
+        """Whether zeros of the tensor may be among the values, beside the filler; they are where values are more than
+        the kept entries.
+        """
 
     def layout(self, counts: Counts) -> tuple[Layout, ...]:
         """What `encode` would build for such a tensor, in the decoder node's input order."""

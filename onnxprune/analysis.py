@@ -21,7 +21,8 @@ from onnxprune_passes.weights import Weight, find_weights
 from .files import file_of
 from .layers.costs import LayerTable
 from .macs import BATCH_NOTE, NodeShapes, total
-from .report import SCHEMA_VERSION, File, Left, finite
+from .records import File, Left, finite
+from .report import SCHEMA_VERSION
 from .stored import StoredTensor, stored
 from .zeros import count_zeros
 

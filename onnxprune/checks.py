@@ -13,7 +13,7 @@ from onnxprune_passes.storage import load, save, to_proto
 
 from .products import Products
 from .recipe import PruneOptions
-from .report import Accuracy, Comparison, Decoded
+from .records import Accuracy, Comparison, Decoded
 from .runtime import Array, NoKernelError, open_session, run
 from .steps import Steps
 from .verification import (

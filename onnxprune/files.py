@@ -15,7 +15,7 @@ from onnxprune_passes.storage import keys, stubs
 from onnxprune_passes.storage.wire import Piece, rewrite
 
 from .recipe import PruneOptions
-from .report import File
+from .records import File
 
 
 def file_of(model: Model, path: str | Path, nbytes: int | None = None) -> File:

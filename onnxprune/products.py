@@ -19,10 +19,11 @@ from onnxprune_passes.thresholds import NM, Absolute, Quality, Sparsity, Thresho
 from onnxprune_passes.values import QuantizeValues, RoundValues, ShareValues
 from onnxprune_passes.weights import find_weights
 
+from .layer_value import split_layer
 from .recalibration import Recalibrate, inputs_to_recalibrate
-from .recipe import PruneOptions, rounding_of, split_layer
+from .recipe import PruneOptions, rounding_of
+from .records import SharedValues
 from .remaining import over_what_remains
-from .report import SharedValues
 from .shared_values import Wanted, share_values
 from .steps import Steps
 from .verification import Source

@@ -19,8 +19,10 @@ from .checks import Checked, verify_products
 from .files import check_paths, file_of, nbytes_dense, nbytes_on_disk, pending_file, temporary_folder
 from .products import Products, make, smaller_model
 from .recalibration import Recalibrate
-from .recipe import ROUNDINGS, PruneOptions, resolved
-from .report import Left, Note, Report, Rounding, tools
+from .recipe import ROUNDINGS, PruneOptions
+from .records import Left, Note, Rounding, tools
+from .report import Report
+from .resolve import resolved
 from .rounding import settled
 from .rounds import MaxDropError
 from .rows import layers_from, totals_from

@@ -20,7 +20,7 @@ from .feeds import Feeds, synthesize_feeds
 from .files import nbytes_on_disk
 from .macs import total
 from .recipe import ROUNDINGS, PruneOptions
-from .report import Rounding, RoundingCandidate
+from .records import Rounding, RoundingCandidate
 from .runtime import NoKernelError, PairTiming, input_specs, time_pair
 from .samples import first_sample
 from .steps import Steps

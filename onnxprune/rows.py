@@ -8,7 +8,7 @@ from onnxprune_passes.encode import EncodedTensor
 
 from .analysis import WeightAnalysis
 from .macs import total
-from .report import Layer, Totals
+from .records import Layer, Totals
 
 Weights = tuple[WeightAnalysis, ...]
 

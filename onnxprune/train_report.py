@@ -9,7 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from .report import SCHEMA_VERSION, File, Left, Note, Tools
+from .records import File, Left, Note, Tools
+from .report import SCHEMA_VERSION
 from .steps import Progress, silent
 from .train_recipe import RetrainOptions
 

@@ -25,7 +25,8 @@ from onnxprune_passes.storage import load
 from onnxprune_passes.weights import find_weights
 
 from .feeds import Feeds, synthesize_feeds
-from .report import Accuracy, Comparison, OutputDifference, VerifyReport, Wanted, finite, tools
+from .records import Accuracy, Comparison, OutputDifference, Wanted, finite, tools
+from .report import VerifyReport
 from .runtime import NoKernelError, input_specs
 from .samples import feeds_from_data
 from .steps import Progress, Steps, silent

@@ -122,8 +122,8 @@ def prune(ctx: click.Context, /, model: str, recipe_file: str | None, **options:
 
     --retrain trains after pruning, in --rounds rounds, and takes every option of 'onnxprune retrain' (see its --help).
     """
-    from ..recipe import options_from
     from ..recipe_yaml import read_recipe
+    from ..resolve import options_from
 
     given, training = split_training(options)
     if training:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..report import Accuracy, Comparison, Report, Rounding, VerifyReport
+from ..records import Accuracy, Comparison, Rounding
+from ..report import Report, VerifyReport
 from ..rounds import Rounds
 
 _VERDICTS = {"measured": "", "equal": "equal", "within tolerance": "close"}

@@ -10,8 +10,9 @@ from onnxprune_passes.dead_neurons import RemoveDeadNeurons
 from onnxprune_passes.fold import RemoveUnused
 from onnxprune_passes.pipeline import State, chain
 
+from ..layer_value import split_layer
 from ..products import prune_once
-from ..recipe import PruneOptions, split_layer
+from ..recipe import PruneOptions
 from .run import Target, entries_of, kept_of
 from .schedule import RISING, targets_from
 

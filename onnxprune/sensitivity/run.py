@@ -13,7 +13,7 @@ from onnxprune_passes.storage import load
 
 from ..files import temporary_folder
 from ..metrics import metric_from
-from ..report import tools
+from ..records import tools
 from ..serialize import write_json
 from ..steps import Progress, silent
 from .evaluate import Evaluator, Task

@@ -12,7 +12,7 @@ from onnxprune_passes.model import Model
 from onnxprune_passes.pipeline import Change, State
 
 from ..files import temporary_folder
-from ..report import SharedValues, TensorValues, finite
+from ..records import SharedValues, TensorValues, finite
 from ..steps import Steps
 from ..verification import Source, inputs_for
 from .forms import Forms

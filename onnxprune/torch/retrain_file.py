@@ -22,7 +22,7 @@ from onnxprune_passes.storage import Staged, load, save, stage
 from onnxprune.feeds import Feeds
 from onnxprune.files import check_names, file_of
 from onnxprune.products import masked_state
-from onnxprune.report import Left, Note, tools
+from onnxprune.records import Left, Note, tools
 from onnxprune.serialize import write_json
 from onnxprune.steps import Steps
 from onnxprune.torch.check import node_problems, precision_of, run_module, with_outputs

@@ -31,7 +31,7 @@ from vgg16 import PeakMemory
 
 from onnxprune.layers import LayerCost, layer_cost, layer_table, total_of
 from onnxprune.prune import prune_file
-from onnxprune.recipe import options_from
+from onnxprune.resolve import options_from
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "models" / "paper" / "published.json"

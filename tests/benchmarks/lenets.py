@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from onnxprune.prune import prune_file
-from onnxprune.recipe import options_from
+from onnxprune.resolve import options_from
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("lenet_300_100", "lenet_5")

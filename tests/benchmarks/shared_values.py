@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 from onnxprune.prune import prune_file
-from onnxprune.recipe import options_from
+from onnxprune.resolve import options_from
 from onnxprune.verification import verify_files
 
 ROOT = Path(__file__).parents[2]

@@ -96,7 +96,7 @@ def prune_gaps(source: Path, target: Path) -> Callable[[], None]:
 def whole_command(source: Path, target: Path) -> Callable[[], None]:
     """`onnxprune SOURCE --sparsity 0.9 --score magnitude --encode gaps`, verification and all."""
     from onnxprune.prune import prune_file
-    from onnxprune.recipe import options_from
+    from onnxprune.resolve import options_from
 
     given = {"output": str(target), "sparsity": SPARSITY, "score": "magnitude", "encode": "gaps", "check": 1}
     options = options_from(str(source), given, None)

@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from onnxprune.recipe import options_from
 from onnxprune.recipe_yaml import read_recipe
+from onnxprune.resolve import options_from
 from onnxprune.rounds import targets_from
 from onnxprune.rounds.schedule import epochs_from
 

@@ -17,7 +17,7 @@ from onnxprune.analysis import Analysis
 from onnxprune.cli.main import cli
 from onnxprune.layers import DataSource, LayerTable, layer_table
 from onnxprune.prune import prune_file
-from onnxprune.recipe import options_from
+from onnxprune.resolve import options_from
 
 Array = npt.NDArray[Any]
 MODELS = Path(__file__).parents[2] / "models"

@@ -17,8 +17,9 @@ from onnxprune.plots import plot_histogram, plot_mask, plot_trade_off
 from onnxprune.plots.trade_off import read_points
 from onnxprune.plots.weights import read_weight
 from onnxprune.prune import prune_file
-from onnxprune.recipe import options_from
-from onnxprune.report import Report, tools
+from onnxprune.records import tools
+from onnxprune.report import Report
+from onnxprune.resolve import options_from
 from onnxprune.rounds import Measure, Round, Rounds
 from onnxprune.serialize import write_json
 

@@ -20,8 +20,8 @@ from onnxprune_passes.storage import load
 from onnxprune.analysis import analyze_file
 from onnxprune.cli.main import cli
 from onnxprune.prune import prune_file
-from onnxprune.recipe import options_from
 from onnxprune.report import Report
+from onnxprune.resolve import options_from
 
 Array = npt.NDArray[Any]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from onnxprune.prune import prune_file
-from onnxprune.recipe import options_from
 from onnxprune.report import Report
+from onnxprune.resolve import options_from
 
 pytestmark = pytest.mark.corpus
 

@@ -19,8 +19,9 @@ from onnxprune_passes.pipeline import State
 import onnxprune.products
 from onnxprune.cli.main import cli
 from onnxprune.prune import prune_file
-from onnxprune.recipe import PruneOptions, options_from
+from onnxprune.recipe import PruneOptions
 from onnxprune.report import Report
+from onnxprune.resolve import options_from
 
 NET = """<ir_version: 8, opset_import: ["": 17]>
 g (float[N,3,8,8] x{inputs}) => (float[N,10] y) {{

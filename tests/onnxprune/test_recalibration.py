@@ -23,7 +23,7 @@ from onnxprune_passes.storage import from_proto, load, to_proto
 from onnxprune.cli.main import cli
 from onnxprune.feeds import Feeds
 from onnxprune.recalibration import FEWEST, Recalibrate, inputs_to_recalibrate
-from onnxprune.recipe import options_from
+from onnxprune.resolve import options_from
 from onnxprune.steps import Steps
 from onnxprune.verification import Inputs, Source
 

@@ -8,8 +8,10 @@ import pytest
 from onnxprune_passes.channels import KINDS
 from onnxprune_passes.errors import SelectionError
 
-from onnxprune.recipe import KEYS, ROUNDINGS, Kind, PruneOptions, Recipe, RoundTo, options_from, resolved, split_layer
+from onnxprune.layer_value import split_layer
+from onnxprune.recipe import KEYS, ROUNDINGS, Kind, PruneOptions, Recipe, RoundTo
 from onnxprune.recipe_yaml import read_recipe
+from onnxprune.resolve import options_from, resolved
 
 
 def _recipe(tmp_path: Path, text: str) -> dict[str, Any]:

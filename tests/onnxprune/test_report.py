@@ -12,9 +12,11 @@ from onnxprune_passes.errors import ModelError
 
 from onnxprune.analysis import Analysis
 from onnxprune.prune import prune_file
-from onnxprune.recipe import PruneOptions, options_from
+from onnxprune.recipe import PruneOptions
 from onnxprune.recipe_yaml import read_recipe
-from onnxprune.report import SCHEMA_VERSION, Report, VerifyReport, finite, tools
+from onnxprune.records import finite, tools
+from onnxprune.report import SCHEMA_VERSION, Report, VerifyReport
+from onnxprune.resolve import options_from
 from onnxprune.serialize import json_text, schema_of, write_json
 
 _PUBLISHED = Path(__file__).parents[2] / "docs" / "report.schema.json"

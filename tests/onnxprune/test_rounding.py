@@ -27,8 +27,9 @@ from onnxprune_passes.storage import load
 from onnxprune import rounding
 from onnxprune.cli.main import cli
 from onnxprune.prune import prune_file
-from onnxprune.recipe import options_from
-from onnxprune.report import Report, RoundingCandidate
+from onnxprune.records import RoundingCandidate
+from onnxprune.report import Report
+from onnxprune.resolve import options_from
 from onnxprune.rounding import choice, inputs_for_timing, measure_roundings
 from onnxprune.runtime import median_interval, open_session, time_pair, timing
 from onnxprune.runtime.child import run_child

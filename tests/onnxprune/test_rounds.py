@@ -15,7 +15,8 @@ from onnxprune_passes.pipeline import Change, State
 from onnxprune_passes.storage import load
 from onnxprune_passes.thresholds import Sparsity
 
-from onnxprune.recipe import PruneOptions, options_from, resolved
+from onnxprune.recipe import PruneOptions
+from onnxprune.resolve import options_from, resolved
 from onnxprune.rounds import (
     MaxDropError,
     Measure,

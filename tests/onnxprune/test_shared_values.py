@@ -18,8 +18,9 @@ from onnxprune_passes.errors import SelectionError
 from onnxprune_passes.storage import load
 
 from onnxprune.cli.main import cli
-from onnxprune.recipe import options_from
-from onnxprune.report import Report, SharedValues
+from onnxprune.records import SharedValues
+from onnxprune.report import Report
+from onnxprune.resolve import options_from
 from onnxprune.shared_values.forms import Form, Forms, Tensor
 from onnxprune.shared_values.measure import Measured, Measurer
 from onnxprune.shared_values.search import Budget, Search

@@ -20,11 +20,8 @@ All need MNIST in the folder that ONNXPRUNE_DATA names; an interrupted run goes 
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shlex
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import date
@@ -33,23 +30,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import numpy as np
-from onnxprune_passes.encode import densify
-from onnxprune_passes.storage import load
-from onnxprune_passes.weights import find_weights
 
-from onnxprune.metrics import metric_from
-from onnxprune.runtime import open_session, run
-from onnxprune.samples import read_samples
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from models.paper.measures import BIASES, HERE, ROOT, WEIGHTS, biases_of, command, errors_of, kept_of
 
-HERE: Final = Path(__file__).resolve().parent
-ROOT: Final = HERE.parents[1]
 RESULTS: Final = HERE / "faithful_results.json"
-ALL_WEIGHTS: Final = {"lenet_300_100": 266_200, "lenet_5": 430_500}
-BIASES: Final = {"lenet_300_100": 410, "lenet_5": 580}
 PUBLISHED: Final = {"lenet_300_100": (1.64, 1.59), "lenet_5": (0.80, 0.77)}
 SEEDS: Final = range(5)
-SCORED_AT_ONCE: Final = 500
 DENSITIES: Final = "1,0.8,0.6,0.5,0.4,0.3,0.25,0.2,0.15,0.12,0.1,0.08,0.06,0.05,0.04,0.03,0.02"
 
 
@@ -90,44 +77,6 @@ def config_of(network: str) -> Config:
     return Config(**json.loads((HERE / "faithful.json").read_text())[network])
 
 
-def command(*args: str | Path) -> None:
-    """Run `onnxprune` with these arguments, on one thread, from the root of the repository."""
-    print("$ onnxprune", shlex.join(map(str, args)), file=sys.stderr, flush=True)
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-m", "onnxprune", *map(str, args)], check=True, cwd=ROOT, env=environment, stdout=2
-    )
-
-
-def error_of(model: Path, data: str) -> int:
-    """How many samples of `data` onnxruntime puts into another class than their label."""
-    metric = metric_from("accuracy")
-    with open_session(model, optimize=True, threads=1) as session:
-        samples = read_samples(data, session.inputs)
-        for start in range(0, len(samples), SCORED_AT_ONCE):
-            feeds, labels = samples.batch(np.arange(start, min(start + SCORED_AT_ONCE, len(samples))))
-            assert labels is not None
-            metric.update(run(session, feeds)[session.outputs[0].name], labels)
-    return round((1 - metric.value()) * len(samples))
-
-
-def kept_of(model: Path) -> dict[str, int]:
-    """Weight → entries that are not zero, of a file that may be encoded."""
-    dense = densify(load(model))
-    return {
-        weight.key: int(np.count_nonzero(np.asarray(dense.initializers[weight.key]))) for weight in find_weights(dense)
-    }
-
-
-def biases_of(model: Path) -> int:
-    """Entries of all tensors that are no weights and no shapes: the biases that are left."""
-    dense = densify(load(model))
-    weights = {weight.key for weight in find_weights(dense)}
-    sources = (dense.initializers.source(key) for key in dense.initializers if key not in weights)
-    return sum(source.size for source in sources if source.dtype.kind == "f")
-
-
 def pruned(network: str, dense: Path, data: str, work: Path, seed: int, *extra: str) -> Path:
     """The file that one run with the config writes, unless it is there."""
     out = work / f"{network}.{seed}.onnx"
@@ -143,7 +92,7 @@ def main() -> None:
     """Prune the LeNets as the paper did."""
 
 
-_network = click.argument("network", type=click.Choice(list(ALL_WEIGHTS)))
+_network = click.argument("network", type=click.Choice(list(WEIGHTS)))
 _dense = click.option("--dense", type=click.Path(path_type=Path, exists=True), required=True, help="The dense file.")
 _work = click.option("--work", type=click.Path(path_type=Path), required=True, help="The folder to write to.")
 
@@ -170,7 +119,7 @@ def choose(network: str, dense: Path, work: Path) -> None:
     kept = sum(kept_of(out).values())
     print(
         f"{network}: {100 * (1 - report['rounds']['dense']['value']):.2f} % dense, {100 * (1 - last['metric']):.2f} % "
-        f"with {kept:,} weights, {ALL_WEIGHTS[network] / kept:.2f} times fewer"
+        f"with {kept:,} weights, {WEIGHTS[network] / kept:.2f} times fewer"
     )
 
 
@@ -202,13 +151,13 @@ def measured(network: str, seed: int, dense: Path, out: Path) -> dict[str, Any]:
     return {
         "network": network,
         "seed": seed,
-        "dense_test_errors": error_of(dense, "models.mnist:test"),
-        "test_errors": error_of(out, "models.mnist:test"),
+        "dense_test_errors": errors_of(dense, "models.mnist:test"),
+        "test_errors": errors_of(out, "models.mnist:test"),
         "kept": kept,
         "weights_kept": weights,
-        "weights_factor": ALL_WEIGHTS[network] / weights,
+        "weights_factor": WEIGHTS[network] / weights,
         "parameters_kept": parameters,
-        "parameters_factor": (ALL_WEIGHTS[network] + BIASES[network]) / parameters,
+        "parameters_factor": (WEIGHTS[network] + BIASES[network]) / parameters,
         "bytes": out.stat().st_size,
         "bytes_dense": dense.stat().st_size,
         "rounds": [{key: one[key] for key in ("number", "density", "epochs")} for one in report["rounds"]["rounds"]],
@@ -223,7 +172,7 @@ def _publish(found: dict[str, Any], out: Path) -> None:
     name, seed = found["network"], found["seed"]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     others = [one for one in results if (one["network"], one["seed"]) != (name, seed)]
-    order = list(ALL_WEIGHTS)
+    order = list(WEIGHTS)
     results = sorted([*others, found], key=lambda one: (order.index(one["network"]), one["seed"]))
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     if seed == 0:
@@ -265,7 +214,7 @@ def page(results: list[dict[str, Any]]) -> str:
         "| network | seed | dense error | pruned error | weights kept | fewer weights | fewer parameters | bytes |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    networks = [network for network in ALL_WEIGHTS if any(one["network"] == network for one in results)]
+    networks = [network for network in WEIGHTS if any(one["network"] == network for one in results)]
     for network in networks:
         lines += _lines_of(network, [one for one in results if one["network"] == network])
     lines += ["", "± is the standard deviation over the seeds. Parameters count the biases too.", ""]

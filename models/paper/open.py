@@ -23,7 +23,6 @@ All need MNIST in the folder that ONNXPRUNE_DATA names.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import statistics
@@ -38,24 +37,16 @@ import click
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxprune_passes.encode import densify
-from onnxprune_passes.storage import load
-from onnxprune_passes.weights import find_weights
-
-from onnxprune.runtime import open_session, run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from models.mnist import load_mnist, unit_images
+from models.paper.measures import BIASES, HERE, ROOT, WEIGHTS, biases_of, command, errors_of, kept_of
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-HERE: Final = ROOT / "models" / "paper"
 RESULTS: Final = HERE / "open_results.json"
 NETWORKS: Final = ("lenet_300_100", "lenet_5")
-WEIGHTS: Final = {"lenet_300_100": 266_200, "lenet_5": 430_500}
-PARAMETERS: Final = {"lenet_300_100": 266_610, "lenet_5": 431_080}
 REPORTED: Final = {"lenet_300_100": (5, 6, 7, 8), "lenet_5": (5, 6, 7, 8)}
 """Rounds that are scored."""
 COMMITTED: Final = {"lenet_300_100": 6, "lenet_5": 6}
@@ -71,7 +62,7 @@ TIED: Final = {
     "lenet_5": (*_TIED, "--lr", "0.05", "--channels-last", "--amp", "bf16"),
 }
 """How shared values train; chosen as the recipes were."""
-BIASES: Final = ("--sparsity", "0", "--values", "shared:auto", "--values-max-error", "0.03")
+SHARE_BIASES: Final = ("--sparsity", "0", "--values", "shared:auto", "--values-max-error", "0.03")
 """What lets biases share values at the end, when weights have so few already."""
 WANTED: Final = {
     "lenet_300_100": {
@@ -86,12 +77,13 @@ WANTED: Final = {
 CHECKED: Final = 2000
 """Training images that the written file is verified on."""
 HELD_OUT: Final = 10_000
-AT_ONCE: Final = 1000
+TEST: Final = "models.mnist:test"
+TESTED: Final = 10_000
 
 
-def pictures(split: str) -> tuple[Images, Labels]:
-    """Images [N, 1, 28, 28] and labels [N] of a split of MNIST: train or test."""
-    images, labels = load_mnist("train" if split == "train" else "test")
+def pictures() -> tuple[Images, Labels]:
+    """The 60,000 training images [N, 1, 28, 28] and labels [N]."""
+    images, labels = load_mnist("train")
     return unit_images(images), labels
 
 
@@ -102,12 +94,6 @@ def npz_of(path: Path, images: Images, labels: Labels) -> Path:
         np.savez(part, image=images, labels=labels)
         part.replace(path)
     return path
-
-
-def command(*args: str | Path) -> None:
-    """Run `onnxprune` with these arguments on one thread; its output goes to stderr."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "onnxprune", *map(str, args)], check=True, env=environment, stdout=2)
 
 
 def rounds_run(network: str, seed: int, dense: Path, teacher: Path, data: Path, held: Path, work: Path) -> Path:
@@ -140,34 +126,16 @@ def rounds_run(network: str, seed: int, dense: Path, teacher: Path, data: Path, 
     return rounds
 
 
-def errors_of(model: Path, images: Images, labels: Labels) -> int:
-    """How many images onnxruntime puts into another class than their label."""
-    with open_session(model, optimize=True, threads=1) as session:
-        found = [
-            run(session, {"image": images[start : start + AT_ONCE]})["logits"].argmax(axis=1)
-            for start in range(0, len(images), AT_ONCE)
-        ]
-    return int(np.count_nonzero(np.concatenate(found) != labels))
-
-
-def kept_of(model: Path) -> tuple[dict[str, int], int]:
-    """Weight → entries that are not zero, of a file that may be encoded; and entries of the biases."""
-    dense = densify(load(model))
-    weights = {one.key: int(np.count_nonzero(dense.initializers[one.key])) for one in find_weights(dense)}
-    biases = sum(dense.initializers[key].size for key in dense.initializers if key.endswith(".bias"))
-    return weights, biases
-
-
 def counted(network: str, model: Path) -> dict[str, Any]:
     """What is kept, and both factors: of the weights alone, and of all parameters."""
-    weights, biases = kept_of(model)
+    weights, biases = kept_of(model), biases_of(model)
     kept = sum(weights.values())
     return {
         "kept": weights,
         "weights_kept": kept,
         "weights_factor": round(WEIGHTS[network] / kept, 2),
         "parameters_kept": kept + biases,
-        "parameters_factor": round(PARAMETERS[network] / (kept + biases), 2),
+        "parameters_factor": round((WEIGHTS[network] + BIASES[network]) / (kept + biases), 2),
     }
 
 
@@ -233,12 +201,12 @@ def main() -> None:
 def choose_command(network: str, dense: Path, teacher: Path | None, work: Path) -> None:
     """Train on the first 50,000 training images, print the errors of all rounds on the last 10,000."""
     work.mkdir(parents=True, exist_ok=True)
-    images, labels = pictures("train")
+    images, labels = pictures()
     data = npz_of(work / "first.npz", images[:-HELD_OUT], labels[:-HELD_OUT])
     held = npz_of(work / "last.npz", images[-HELD_OUT:], labels[-HELD_OUT:])
     rounds = rounds_run(network, 0, dense, teacher or dense, data, held, work)
     for model in sorted(rounds.glob("[0-9][0-9].onnx")):
-        errors = errors_of(model, images[-HELD_OUT:], labels[-HELD_OUT:])
+        errors = errors_of(model, held)
         print(f"{network} round {model.stem}: {counted(network, model)['weights_factor']}x, {errors / HELD_OUT:.2%}")
 
 
@@ -251,18 +219,17 @@ def choose_command(network: str, dense: Path, teacher: Path | None, work: Path) 
 def run_command(network: str, seed: int, dense: Path, teacher: Path | None, work: Path) -> None:
     """Train on all 60,000 training images and score the reported rounds on the test images, once."""
     work.mkdir(parents=True, exist_ok=True)
-    images, labels = pictures("train")
+    images, labels = pictures()
     data = npz_of(work / "train.npz", images, labels)
     some = npz_of(work / "some.npz", images[:CHECKED], labels[:CHECKED])
     rounds = rounds_run(network, seed, dense, teacher or dense, data, some, work)
-    images, labels = pictures("test")
     for number in REPORTED[network]:
         model = rounds / f"{number:02}.onnx"
         entry = {"network": network, "seed": seed, "round": number, **counted(network, model)}
-        entry["test_errors"] = errors_of(model, images, labels)
-        entry["dense_test_errors"] = errors_of(dense, images, labels)
+        entry["test_errors"] = errors_of(model, TEST)
+        entry["dense_test_errors"] = errors_of(dense, TEST)
         noted({**entry, **how()})
-        print(f"{network} seed {seed}: {entry['weights_factor']}x, {entry['test_errors'] / len(labels):.2%}")
+        print(f"{network} seed {seed}: {entry['weights_factor']}x, {entry['test_errors'] / TESTED:.2%}")
 
 
 @main.command("share")
@@ -273,15 +240,14 @@ def run_command(network: str, seed: int, dense: Path, teacher: Path | None, work
 @_work
 def share_command(network: str, seed: int, dense: Path, teacher: Path | None, work: Path) -> None:
     """Let the weights of the reported rounds share values, train those, and score the files on the test images."""
-    images, labels = pictures("test")
     for number in REPORTED[network]:
         file = shared_from(network, work, f"{network}.{seed}", number, teacher or dense)
         entry = result_of(network, seed, number)
-        found = {"bytes": file.stat().st_size, **counted(network, file), "test_errors": errors_of(file, images, labels)}
+        found = {"bytes": file.stat().st_size, **counted(network, file), "test_errors": errors_of(file, TEST)}
         noted({**entry, "shared": found})
         print(
             f"{network} seed {seed}: {found['weights_factor']}x, {found['bytes']:,} bytes, "
-            f"{entry['test_errors'] / len(labels):.2%} -> {found['test_errors'] / len(labels):.2%}"
+            f"{entry['test_errors'] / TESTED:.2%} -> {found['test_errors'] / TESTED:.2%}"
         )
 
 
@@ -294,7 +260,7 @@ def shared_from(network: str, work: Path, name: str, number: int, teacher: Path)
         command(bare, "--sparsity", "0", "--values", VALUES[network], "--data", some, "-o", few)
         given = ("--data", data, "--validation-data", some, "--teacher", teacher)
         command("retrain", few, *TIED[network], *given, "-o", tied)
-        command(tied, *BIASES, "--data", some, "-o", output)
+        command(tied, *SHARE_BIASES, "--data", some, "-o", output)
     return output
 
 
@@ -319,7 +285,7 @@ def publish_command(network: str, work: Path) -> None:
     story = {
         "made_by": [f"python models/paper/open.py {step} {network}" for step in ("run", "share", "publish")],
         **{"recipe": f"models/paper/open_{network}.yaml", "seed": 0, "round": number, "values": VALUES[network]},
-        **{"tied": list(TIED[network]), "biases": list(BIASES)},
+        **{"tied": list(TIED[network]), "biases": list(SHARE_BIASES)},
         **result["shared"],
         "test_errors_before_values_were_shared": result["test_errors"],
         "dense_test_errors": result["dense_test_errors"],

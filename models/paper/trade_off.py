@@ -11,15 +11,14 @@ command of the project, needs ONNXPRUNE_DATA, and is left out where its report i
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
-if TYPE_CHECKING:
-    from models.paper.faithful import command
-else:
-    from faithful import command  # the neighbour: Python puts a script's own folder on its path
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from models.paper.measures import command
 
 SPARSITIES: Final = (0.5, 0.8, 0.9, 0.95, 0.98)
 PENALTIES: Final = {"L1": ("--l1", "1e-5"), "L2": ("--l2", "5e-5")}

@@ -98,7 +98,7 @@ def test_the_committed_file_has_the_error_weights_and_bytes_of_its_story(
     file = MODELS / f"{network}_pruned.onnx"
     story = json.loads(file.with_suffix(".json").read_text())
     assert file.stat().st_size == story["bytes"] <= COMMITTED[network].nbytes
-    weights, _ = track.kept_of(file)
+    weights = track.kept_of(file)
     assert weights == story["kept"]
     assert track.WEIGHTS[network] / sum(weights.values()) >= COMMITTED[network].factor
     images, labels = mnist.load_mnist("test", data_folder)

@@ -7,7 +7,7 @@ Sizes here are exact but for one thing: the length of the graph itself is a vari
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,10 @@ from .limits import DTYPES
 MIN_IR_VERSION = 8
 """Model-local functions came with IR version 8."""
 
-_INTEGERS = {np.dtype(np.int64): onnx.TensorProto.INT64}
+_INTEGERS: Mapping[np.dtype[Any], int] = {
+    np.dtype(np.int64): onnx.TensorProto.INT64,
+    np.dtype(np.int32): onnx.TensorProto.INT32,
+}
 
 
 def _header(name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> onnx.TensorProto:

@@ -14,6 +14,7 @@ from .coding import Coding
 from .full import Full
 from .functions import DOMAIN, READ_BITS, read_bits
 from .gaps import Gaps
+from .indices import Indices
 from .int8 import Int8
 from .narrow import Narrow
 from .rice import Rice
@@ -26,7 +27,7 @@ _Some = TypeVar("_Some", bound=Decodable)
 
 SCHEMES: tuple[Scheme, ...] = (
     *(Full(), Bitmask()),
-    *(Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8), Rice()),
+    *(Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8), Rice(), Indices()),
     TwoOfFour(),
 )
 """Every index scheme, in the order in which equal sizes are decided."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .apply import EncodedModel, EncodedTensor, encode_model, file_nbytes
 from .bitmask import Bitmask
+from .blocks import Blocks
 from .choose import Choice, Plan, choose
 from .codebook import Codebook
 from .coding import Coding
@@ -39,6 +40,7 @@ __all__ = [
     "SCHEMES",
     "VALUE_SCHEMES",
     "Bitmask",
+    "Blocks",
     "Choice",
     "Codebook",
     "Coding",

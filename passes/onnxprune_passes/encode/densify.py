@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from ..arrays import Array, NDArray
@@ -99,9 +100,10 @@ def _decoder(
 
 
 def _shapes(place: Place, model: Model, node: onnx.NodeProto) -> list[tuple[int, ...]]:
-    """The shapes of the stored inputs of a node; empty for others."""
+    """The shapes of the stored inputs of a node, of int64 ones what is in them; empty for others."""
     keys = [place.prefix + name for name in node.input]
-    return [model.initializers.source(key).shape if key in model.initializers else () for key in keys]
+    sources = [model.initializers.source(key) if key in model.initializers else None for key in keys]
+    return [() if one is None else tuple(one.array().flat) if one.dtype == np.int64 else one.shape for one in sources]
 
 
 def decode(model: Model, decoder: Decoder) -> NDArray:

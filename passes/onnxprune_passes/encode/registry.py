@@ -9,6 +9,7 @@ import onnx
 
 from ..errors import EncodeError
 from .bitmask import Bitmask
+from .blocks import Blocks
 from .codebook import Codebook
 from .coding import Coding
 from .full import Full
@@ -17,6 +18,7 @@ from .gaps import Gaps
 from .indices import Indices
 from .int8 import Int8
 from .narrow import Narrow
+from .patterns import BLOCK_SIZES
 from .rice import Rice
 from .rice_codes import RiceCodes, is_rice_codes
 from .scheme import Decodable, Scheme, ValueScheme
@@ -29,6 +31,7 @@ SCHEMES: tuple[Scheme, ...] = (
     *(Full(), Bitmask()),
     *(Gaps(2), Gaps(3), Gaps(4), Gaps(6), Gaps(8), Rice(), Indices()),
     TwoOfFour(),
+    *(Blocks(size) for size in BLOCK_SIZES),
 )
 """Every index scheme, in the order in which equal sizes are decided."""
 
@@ -58,16 +61,18 @@ SCALED: tuple[Coding, ...] = tuple(Coding(index, scaled=True) for index in SCHEM
 """Every index scheme of int8 with a scale for each channel."""
 
 
-_ROWS: Mapping[type, int] = {Gaps: 0, Codebook: 0, Split: 1}
-"""Scheme → which input of its node has a row for each bit of a code, where one function reads every width."""
+_WIDTH_AT: Mapping[type, tuple[int, int]] = {Gaps: (0, 0), Codebook: (0, 0), Split: (1, 0), Blocks: (2, 1)}
+"""Scheme → which input of its node says how wide its codes or blocks are, and at which place of what is known of that
+input, where one function serves every width.
+"""
 
 
 def scheme_of(node: onnx.NodeProto, shapes: Sequence[Sequence[int]] = ()) -> Scheme | None:
     """The index scheme that a node undoes; None for a node of another domain, of a value scheme, of both in one, and of
     scales.
 
-    `shapes`: of its inputs, which say how wide its codes are; that of an input that another node makes is empty.
-    Without them it is a scheme with that function.
+    `shapes`: of its inputs, which say how wide its codes are; of one that is int64, which is a shape itself, what is in
+    it; of one that another node makes nothing. Without them it is a scheme with that function.
 
     Raises EncodeError for an operator of the domain `onnxprune` that no scheme here has.
     """
@@ -101,10 +106,10 @@ def values_of(node: onnx.NodeProto, shapes: Sequence[Sequence[int]] = ()) -> Val
 
 
 def _with_width(schemes: Sequence[_Some], shapes: Sequence[Sequence[int]]) -> _Some | None:
-    """That of `schemes`, which have a function in common, whose codes are as wide as `shapes` say; else the first."""
+    """That of `schemes`, which have a function in common, whose width is what `shapes` say; else the first."""
     for scheme in schemes:
-        rows = shapes[_ROWS[type(scheme)]] if shapes and type(scheme) in _ROWS else ()
-        if rows and rows[0] == getattr(scheme, "width", None):
+        turn, place = _WIDTH_AT.get(type(scheme), (0, 0))
+        if turn < len(shapes) and list(shapes[turn][place : place + 1]) == [getattr(scheme, "width", None)]:
             return scheme
     return schemes[0] if schemes else None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from ..model import Model
 from ..weights import find_weights
 from . import coo, protos
@@ -40,9 +42,9 @@ def stored_tensors(model: Model) -> Iterator[EncodedTensor]:
 
 def _stored(model: Model, decoder: Decoder, counts: Counts, bound: float, *, inline: bool) -> EncodedTensor:
     coding, whole, parts = decoder.coding, 0, list[Size]()
-    for suffix, key in zip(coding.suffixes, decoder.inputs, strict=True):
+    for key in decoder.inputs:
         part = model.initializers.source(key)
-        numbers = part.array().tolist() if suffix == "shape" else ()
+        numbers = part.array().tolist() if part.dtype == np.int64 else ()
         whole += protos.tensor_nbytes(key.rpartition("/")[2], part.shape, part.dtype, numbers)
         parts.append((part.shape, part.size * part.dtype.itemsize))
     whole += sum(protos.node_nbytes(node) for node in decoder.nodes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
+from onnxprune_passes.arrays import Array
 from onnxprune_passes.encode import DOMAIN, EncodedModel, densify, encode_model, standalone_decoders
 from onnxprune_passes.encode.places import places
 from onnxprune_passes.model import Model
@@ -177,6 +179,23 @@ def sparse() -> Callable[..., NDArray]:
         return found
 
     return array
+
+
+@dataclass(frozen=True, eq=False)
+class Cut(Array):
+    """An array that gives its entries in pieces of the lengths asked for, over and over."""
+
+    lengths: tuple[int, ...] = (1,)
+
+    def chunks(self) -> Iterator[NDArray]:
+        ends = np.cumsum([self.lengths[turn % len(self.lengths)] for turn in range(self.size)])
+        yield from np.split(self.values.reshape(-1), ends[ends < self.size])
+
+
+@pytest.fixture(scope="session")
+def cut() -> Callable[[NDArray, tuple[int, ...]], Array]:
+    """A source that gives an array in pieces of the lengths asked for, over and over."""
+    return Cut
 
 
 @pytest.fixture

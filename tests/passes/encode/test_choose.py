@@ -19,6 +19,7 @@ from onnxprune_passes.encode import (
     Coding,
     Counts,
     Gaps,
+    Patterns,
     Plan,
     Values,
     choose,
@@ -178,7 +179,8 @@ def test_no_assignment_is_smaller(weights: list[tuple[int, float]], codings: set
         escapes = {bits: size // (5 << bits) for bits in (2, 3, 4, 6, 8)}
         values = Values(tuple(range(1, 4 ** (number + 1))))
         quotients = {bits: size >> bits for bits in range(1, 9)}
-        counts[f"w{number}"] = Counts((size,), np.dtype(np.float32), int(size * density), escapes, values, quotients)
+        kept, patterns = int(size * density), Patterns(size // 9, {length: size // length for length in (4, 8, 16, 32)})
+        counts[f"w{number}"] = Counts((size,), np.dtype(np.float32), kept, escapes, values, quotients, patterns)
     plan = choose(counts, OPSET, tuple(codings))
     options = [[None, *(one for one in codings if one.supports(each, OPSET))] for each in counts.values()]
     totals = []

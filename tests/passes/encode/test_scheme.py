@@ -213,7 +213,7 @@ def test_nodes_lead_back_to_their_schemes(coding: Coding) -> None:
     *before, node = coding.nodes("0", "w")
     names = dict(zip(coding.suffixes, coding.part_names("0"), strict=True))
     width = getattr(coding.index, "width", 1), getattr(coding.values, "width", 1)
-    rows = {"gaps": (width[0], 5, 1), "codes": (width[1], 5, 1), "exponents": (width[1], 5, 1)}
+    rows = {"gaps": (width[0], 5, 1), "table": (5, width[0]), "codes": (width[1], 5, 1), "exponents": (width[1], 5, 1)}
     shape_of = {name: rows.get(suffix, (5,)) for suffix, name in names.items()}
 
     def shapes(one: onnx.NodeProto) -> list[tuple[int, ...]]:

@@ -3,11 +3,11 @@
     python tests/benchmarks/index_schemes.py [--markdown docs/benchmarks/index_schemes.md]
 
 Parts of the stored index alone are counted, without names, functions and values. *rice*, *gaps* (the best width) and
-*bitmask* are the schemes of the package. The others were measured and left out: Rice codes take less, but where whole
-rows or columns are zero, and those leave when neurons are removed: *two-level* has the number of entries of each row,
-and within the row column gaps of a fixed width with an escape, or plain column numbers, whichever is best; *int32*
-has flat positions; *without zero rows and columns* is the Rice code of what is left of the matrix once rows and
-columns that are wholly zero are taken out, and a bit for each row and column. *blocks* has a Rice code over blocks of
+*bitmask* are the schemes of the package; *live* is the Rice code without rows, or without columns, that are wholly
+zero, where those are enough, with a bit for each. The others were measured and left out, since these take less:
+*two-level* has the number of entries of each row, and within the row column gaps of a fixed width with an escape, or
+plain column numbers, whichever is best; *int32* has flat positions; *without zero rows and columns* leaves out both
+and has a bit for each row and column, but does not turn the matrix. *blocks* has a Rice code over blocks of
 4 entries of a row, of which every entry is then stored, so that values cost more: its bits are those of the position
 and of the zeros among the values, at 4 bits each.
 
@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from onnxprune_passes.arrays import Array
-from onnxprune_passes.encode import Bitmask, Gaps, Rice, count
+from onnxprune_passes.encode import Bitmask, Coding, Gaps, Rice, count
 from onnxprune_passes.encode.bound import entropy
+from onnxprune_passes.encode.live import SPREADS, live_coding
 from onnxprune_passes.magnitude import MagnitudePrune
 from onnxprune_passes.pipeline import State
 from onnxprune_passes.storage import load
@@ -48,6 +49,13 @@ def stored_bits(scheme: Rice | Gaps | Bitmask, kept: NDArray) -> float:
     """Bits of the index parts of a matrix of bool."""
     parts = zip(scheme.suffixes, scheme.layout(count(Array(kept.astype(np.int8)))), strict=True)
     return float(sum(8 * math.prod(part.shape) for suffix, part in parts if suffix not in ("values", "shape")))
+
+
+def live_bits(kept: NDArray) -> float:
+    """Rice code, without the wholly zero rows or columns where those are enough to be left out."""
+    counts = count(Array(kept.astype(np.int8)))
+    codings = (Coding(Rice()), *(live_coding(Coding(Rice()), spread) for spread in SPREADS))
+    return min(8.0 * coding.index_nbytes(counts) for coding in codings if coding.supports(counts, 17))
 
 
 def two_level_bits(kept: NDArray) -> float:
@@ -80,6 +88,7 @@ SCHEMES: dict[str, Callable[[NDArray], float]] = {
     "rice": lambda kept: stored_bits(Rice(), kept),
     "gaps": lambda kept: min(stored_bits(Gaps(bits), kept) for bits in (2, 3, 4, 6, 8)),
     "bitmask": lambda kept: stored_bits(Bitmask(), kept),
+    "live": live_bits,
     "two-level": two_level_bits,
     "int32": lambda kept: 32.0 * float(kept.sum()),
     "without zero rows and columns": without_zeros_bits,

@@ -10,8 +10,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..arrays import NDArray, TensorSource, bits_of
+from ..arrays import Array, NDArray, TensorSource, bits_of
 from ..errors import EncodeError
+from .compact import AXES, compacted, live_slices, worth_it
 from .int8 import scales_of
 from .limits import require_encodable
 from .patterns import PatternCounter, Patterns
@@ -61,6 +62,8 @@ class Counts:
         values: what is known of the kept entries.
         quotients: width of a rest in bits → sum of the quotients by 2^width of the zeros behind each kept entry.
         patterns: what is known of where kept entries lie within aligned runs.
+        live: axis → the same of the tensor without the slices along it that are wholly zero (see `compact`), for those
+            axes where that may take fewer bytes.
     """
 
     shape: tuple[int, ...]
@@ -70,6 +73,7 @@ class Counts:
     values: Values = field(default_factory=Values)
     quotients: Mapping[int, int] = field(default_factory=dict)
     patterns: Patterns = field(default_factory=Patterns)
+    live: Mapping[int, Counts] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -97,7 +101,7 @@ def kept_runs(source: TensorSource, patterns: PatternCounter | None = None) -> I
 
 
 def count(source: TensorSource, channel_axis: int | None = None) -> Counts:
-    """Count, in one pass, what the encoded size of a tensor depends on.
+    """Count, in one pass, what the encoded size of a tensor depends on; what is left of one with dead slices too.
 
     `channel_axis`: look whether the entries of a float32 tensor are multiples of a scale for each channel along it,
     which takes up to two passes more where they are, and seldom more than a look where they are not.
@@ -106,6 +110,24 @@ def count(source: TensorSource, channel_axis: int | None = None) -> Counts:
     """
     if source.size:
         require_encodable("count", source)
+    found = _counted(source)
+    if channel_axis is not None and source.dtype == _FLOAT32 and scales_of(source, channel_axis) is not None:
+        found = replace(found, values=replace(found.values, channel_axis=channel_axis))
+    return replace(found, live=_live(source, found))
+
+
+def _live(source: TensorSource, found: Counts) -> dict[int, Counts]:
+    """The counts of the compact tensors that may be worth storing."""
+    counts: dict[int, Counts] = {}
+    for axis in AXES if 0 < found.kept < found.size and len(found.shape) > 1 else ():
+        live = live_slices(source, axis)
+        if worth_it(found.kept, live):
+            counts[axis] = _counted(Array(compacted(source, live, axis)))
+    return counts
+
+
+def _counted(source: TensorSource) -> Counts:
+    """What one pass finds; scales and dead slices are not looked for."""
     total, end = 0, 0
     escapes = dict.fromkeys(GAP_BITS, 0)
     quotients = dict.fromkeys(REST_BITS, 0)
@@ -123,12 +145,9 @@ def count(source: TensorSource, channel_axis: int | None = None) -> Counts:
                 break
             escapes[bits] += int(np.sum(gaps // escape, dtype=np.int64))
         values.add(entries)
-    known = values.found()
-    if channel_axis is not None and source.dtype == _FLOAT32 and scales_of(source, channel_axis) is not None:
-        known = replace(known, channel_axis=channel_axis)
     for bits in REST_BITS if total else ():
         quotients[bits] += (source.size - end) >> bits
-    return Counts(source.shape, source.dtype, total, escapes, known, quotients, patterns.found())
+    return Counts(source.shape, source.dtype, total, escapes, values.found(), quotients, patterns.found())
 
 
 class _ValueCounter:

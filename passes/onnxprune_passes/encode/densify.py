@@ -16,6 +16,7 @@ from . import coo
 from .coding import Coding
 from .functions import DOMAIN, DOMAIN_VERSION
 from .inline import calls_restored
+from .live import live_coding, spread_of
 from .places import Form, Place, innermost_first, names_read, places, tensor_for
 from .registry import function_for, is_scaling, scheme_of, values_of
 from .rice_codes import RiceCodes, is_rice_codes
@@ -60,11 +61,26 @@ def decoders(model: Model) -> Iterator[Decoder]:
 
 
 def _decoders_in(place: Place, model: Model) -> Iterator[Decoder]:
+    found = ((node, spread_of(node)) for node in place.holder.node)
+    spreads = {node.input[0]: (node, spread) for node, spread in found if spread is not None and node.input}
+    for coding, names, nodes in _codings_in(place, model):
+        while nodes[-1].output and nodes[-1].output[0] in spreads:
+            node, spread = spreads.pop(nodes[-1].output[0])
+            coding, names, nodes = live_coding(coding, spread), [*names, *node.input[1:]], (*nodes, node)
+        yield _decoder(place, model, coding, names, nodes)
+    for name, (node, _) in spreads.items():
+        raise EncodeError(
+            f"{DOMAIN}::{node.op_type}: no decoder makes its input {place.prefix + name!r}; it is damaged"
+        )
+
+
+def _codings_in(place: Place, model: Model) -> Iterator[tuple[Coding, list[str], tuple[onnx.NodeProto, ...]]]:
+    """The coding of each tensor, its parts and its nodes, without the nodes that put slices back."""
     scalings = {node.input[0]: node for node in place.holder.node if is_scaling(node) and len(node.input) == 2}
     makers = {name: node for node in place.holder.node if values_of(node) is not None for name in node.output}
     for node in place.holder.node:
         if is_rice_codes(node):
-            yield _decoder(place, model, RiceCodes(), list(node.input), (node,))
+            yield RiceCodes(), list(node.input), (node,)
             continue
         scheme = scheme_of(node, _shapes(place, model, node))
         if scheme is None:
@@ -79,7 +95,7 @@ def _decoders_in(place: Place, model: Model) -> Iterator[Decoder]:
         values = None if maker is None else values_of(maker, _shapes(place, model, maker))
         coding = Coding(scheme, values, scaled=scaling is not None)
         nodes = tuple(one for one in (maker, node, scaling) if one is not None)
-        yield _decoder(place, model, coding, names, nodes)
+        yield coding, names, nodes
 
 
 def _decoder(

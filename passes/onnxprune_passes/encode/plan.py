@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,7 @@ from .counts import Counts, count
 from .densify import decoders
 from .limits import FIRST_OPSET, basic_support
 from .places import Place, places
-from .registry import CODINGS, SCALED
+from .registry import CODINGS, LIVE, SCALED
 
 Encoding = Literal["auto", "dense", "coo", "gaps", "bitmask", "rice"]
 BY = "encode"
@@ -58,7 +58,8 @@ def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool, inline: boo
             if coo.nbytes(key, found) < protos.tensor_nbytes(key, found.shape, found.dtype):
                 chosen[key] = Chosen(found, None)
         return ModelPlan(chosen, tuple(skips))
-    for choice in choose(counts, max(model.opset, FIRST_OPSET), codings_for(encoding), inline=inline).choices:
+    codings = codings_for(encoding, counts.values())
+    for choice in choose(counts, max(model.opset, FIRST_OPSET), codings, inline=inline).choices:
         if choice.coding is not None:
             chosen[choice.name] = Chosen(choice.counts, choice.coding)
         elif not choice.nbytes_by_coding and choice.counts.kept < _WORTH_SAYING * choice.counts.size:
@@ -66,10 +67,11 @@ def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool, inline: boo
     return ModelPlan(chosen, tuple(skips))
 
 
-def codings_for(encoding: Encoding) -> tuple[Coding, ...]:
-    """The codings that `encoding` chooses among; none for `coo` and `dense`."""
+def codings_for(encoding: Encoding, tensors: Iterable[Counts]) -> tuple[Coding, ...]:
+    """The codings that `encoding` chooses among for such tensors; none for `coo` and `dense`."""
+    live = LIVE if any(counts.live for counts in tensors) else ()
     return tuple(
-        coding for coding in (*CODINGS, *SCALED) if encoding == "auto" or coding.index.name.startswith(encoding)
+        coding for coding in (*CODINGS, *SCALED, *live) if encoding == "auto" or coding.index.name.startswith(encoding)
     )
 
 

@@ -31,5 +31,5 @@ def with_float16(counts: Counts) -> Counts:
 
 def smallest_nbytes(key: str, counts: Counts, opset: int, encoding: Encoding = "auto", *, inline: bool = False) -> int:
     """File bytes of a tensor in its smallest coding, or dense; functions, which tensors share, are not counted."""
-    choice = priced(key, counts, max(opset, FIRST_OPSET), codings_for(encoding), inline=inline)
+    choice = priced(key, counts, max(opset, FIRST_OPSET), codings_for(encoding, [counts]), inline=inline)
     return min((choice.dense_nbytes, *choice.nbytes_by_coding.values()))

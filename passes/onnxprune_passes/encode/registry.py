@@ -17,10 +17,11 @@ from .functions import DOMAIN, READ_BITS, read_bits
 from .gaps import Gaps
 from .indices import Indices
 from .int8 import Int8
+from .live import SPREADS, live_coding
 from .narrow import Narrow
 from .patterns import BLOCK_SIZES
 from .rice import Rice
-from .rice_codes import RiceCodes, is_rice_codes
+from .rice_codes import RiceCodes
 from .scheme import Decodable, Scheme, ValueScheme
 from .split import Split
 from .two_of_four import TwoOfFour
@@ -60,6 +61,13 @@ what does both in one.
 SCALED: tuple[Coding, ...] = tuple(Coding(index, scaled=True) for index in SCHEMES)
 """Every index scheme of int8 with a scale for each channel."""
 
+LIVE: tuple[Coding, ...] = tuple(
+    live_coding(coding, spread) for spread in SPREADS for coding in CODINGS if not coding.index.stores_zeros
+)
+"""Every coding that stores no zeros, for tensors with rows or columns that are wholly zero."""
+
+_OTHERS: tuple[Decodable, ...] = (*RiceCodes().schemes, Int8(), *SPREADS)
+"""What is neither an index scheme nor a value scheme."""
 
 _WIDTH_AT: Mapping[type, tuple[int, int]] = {Gaps: (0, 0), Codebook: (0, 0), Split: (1, 0), Blocks: (2, 1)}
 """Scheme → which input of its node says how wide its codes or blocks are, and at which place of what is known of that
@@ -68,20 +76,20 @@ input, where one function serves every width.
 
 
 def scheme_of(node: onnx.NodeProto, shapes: Sequence[Sequence[int]] = ()) -> Scheme | None:
-    """The index scheme that a node undoes; None for a node of another domain, of a value scheme, of both in one, and of
-    scales.
+    """The index scheme that a node undoes; None for a node of another domain, of a value scheme, of both in one, of
+    scales, and of what puts slices back.
 
     `shapes`: of its inputs, which say how wide its codes are; of one that is int64, which is a shape itself, what is in
     it; of one that another node makes nothing. Without them it is a scheme with that function.
 
     Raises EncodeError for an operator of the domain `onnxprune` that no scheme here has.
     """
-    if node.domain != DOMAIN or values_of(node) is not None or is_scaling(node) or is_rice_codes(node):
+    if node.domain != DOMAIN or values_of(node) is not None or any(one.op_type == node.op_type for one in _OTHERS):
         return None
     found = _with_width([scheme for scheme in SCHEMES if scheme.op_type == node.op_type], shapes)
     if found is not None:
         return found
-    known = ", ".join(sorted({scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES, *RiceCodes().schemes, Int8())}))
+    known = ", ".join(sorted({scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES, *_OTHERS)}))
     raise EncodeError(
         f"node of {list(node.output)}: found {DOMAIN}::{node.op_type}, expected one of {known}; "
         "the file may come from a newer onnxprune"
@@ -92,7 +100,7 @@ def function_for(op_type: str, opset: int) -> onnx.FunctionProto:
     """The function of the domain `onnxprune` with this name, for models of this ai.onnx opset. Raises EncodeError."""
     if op_type == READ_BITS:
         return read_bits(opset)
-    for scheme in (*SCHEMES, *VALUE_SCHEMES, *RiceCodes().schemes, Int8()):
+    for scheme in (*SCHEMES, *VALUE_SCHEMES, *_OTHERS):
         if scheme.op_type == op_type:
             return scheme.function(opset)
     raise EncodeError(f"{DOMAIN}::{op_type} is no decoder of this version; the file may come from a newer onnxprune")

@@ -52,12 +52,12 @@ def zero_slices(source: Array | Masked) -> tuple[BoolArray, ...]:
         nonzero = chunk != 0
         for axis, flags in enumerate(alive):
             if not flags.all():
-                _mark(flags, nonzero, start, math.prod(shape[axis + 1 :]))
+                mark(flags, nonzero, start, math.prod(shape[axis + 1 :]))
         start += chunk.size
     return tuple(~flags for flags in alive)
 
 
-def _mark(alive: BoolArray, nonzero: BoolArray, start: int, inner: int) -> None:
+def mark(alive: BoolArray, nonzero: BoolArray, start: int, inner: int) -> None:
     """Set `alive` of an axis where the flat piece `nonzero`, which begins at `start`, has a True.
 
     `inner`: the number of elements from one coordinate of the axis to the next.
@@ -73,7 +73,7 @@ def _mark(alive: BoolArray, nonzero: BoolArray, start: int, inner: int) -> None:
 
 
 def _mark_last(alive: BoolArray, nonzero: BoolArray, offset: int) -> None:
-    """`_mark` for the last axis, the piece beginning at coordinate `offset` of it."""
+    """`mark` for the last axis, the piece beginning at coordinate `offset` of it."""
     head = min(-offset % alive.size, nonzero.size)
     alive[offset : offset + head] |= nonzero[:head]
     rows, left = divmod(nonzero.size - head, alive.size)

@@ -26,7 +26,7 @@ from .scheme import Decodable, Encoded, Layout, dims_of, shape_layout, shape_ten
 
 _BODY = """
   zero = Sub (dim, dim)
-  axis = Constant <value = int32 {0}> ()
+  axis = Squeeze (zero)
   one = Constant <value = uint8[1] {1}> ()
   every = onnxprune.ReadBits (live, one)
   keep = Slice (every, zero, dim)
@@ -40,8 +40,8 @@ _LAST = (
 )
 
 _DOCS = (
-    "Version 1. Bit of {live} 1: the next row of {part}; 0: its first.",
-    "Version 1. Bit of {live} 1: the next column of {part}, turned; 0: its first.",
+    "Version 1. {live} 1: next row of {part}; 0: its first.",
+    "Version 1. {live} 1: next column of {part}, turned; 0: its first.",
 )
 
 MADE = "w"

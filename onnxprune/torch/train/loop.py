@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import gc
-import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
-from onnxprune_passes.errors import DataError
-from torch import Tensor, nn
+from torch import Tensor
 
-from onnxprune.torch.train import batch_norm, local, regularise
-from onnxprune.torch.train.batches import Rows, epoch_order, inputs_of, runs_of, share_of, tensors_of
+from onnxprune.torch.train import batch_norm
+from onnxprune.torch.train.batches import epoch_order, inputs_of, runs_of, share_of, tensors_of
 from onnxprune.torch.train.checkpoints import Store, moving, rng_states, set_rng_states
 from onnxprune.torch.train.evaluate import measure
 from onnxprune.torch.train.parts import Job
+from onnxprune.torch.train.step import Stepper
 from onnxprune.train_report import Epoch, Stopped
 
 _RECALIBRATION_BATCHES = 100
@@ -58,8 +54,7 @@ class Trainer:
         self._job, self._store = job, store
         self._standing = Standing()
         self._saved = time.monotonic()
-        self._runner: nn.Module = job.module
-        self._trained: tuple[str, ...] = ()
+        self._stepper = Stepper(job)
 
     def run(self) -> Standing:
         """Train, from a checkpoint where there is one.
@@ -88,88 +83,18 @@ class Trainer:
         order = epoch_order(job.training.rows, job.recipe.seed, standing.epoch, job.batching.unit)
         if standing.epoch == 1 and not standing.done:
             self._recalibrate()
-        self._choose_trained()
+        self._stepper.begin_epoch(standing.epoch)
         job.module.train()
         size = job.batching.size
         while standing.done < job.steps_per_epoch:
             rows = order[standing.done * size : (standing.done + 1) * size]
             self._show()
-            self._step(rows)
+            total, seen = self._stepper.step(rows, standing.epoch, standing.done, standing.steps)
+            standing.total, standing.seen = standing.total + total, standing.seen + seen
             standing.done += 1
             standing.steps += 1
             self._between_steps()
         self._close_epoch(started)
-
-    def _choose_trained(self) -> None:
-        """Let the layers of this epoch train; a reducer of gradients is made for each choice."""
-        job = self._job
-        trained = local.trainable(job.module, job.recipe.train_only or "all", self._standing.epoch - 1)
-        if trained != self._trained:
-            self._trained, self._runner = trained, job.module
-            gc.collect()  # the reducer before it takes its hooks away when it goes
-            self._runner = job.processes.wrapped(job.module)
-
-    def _step(self, rows: Rows) -> None:
-        """One step of the optimizer on the rows of all processes."""
-        job, standing = self._job, self._standing
-        for group in job.optimizer.param_groups:
-            group["lr"] = job.rate * job.factor(standing.steps)
-        job.optimizer.zero_grad(set_to_none=True)
-        total, seen = 0.0, 0
-        for piece, share, is_last in self._pieces(rows):
-            with self._unsynced(is_last):
-                loss = self._loss(piece)
-                whole = loss * share
-                if is_last:
-                    whole = whole + self._penalties()
-                job.amp.backward(whole)
-            if share:
-                total += loss.item() * len(piece)
-                seen += len(piece)
-        if not math.isfinite(total):
-            raise DataError(
-                f"the loss is {total} in epoch {standing.epoch}, step {standing.done + 1} of {job.steps_per_epoch}: "
-                "lower --lr, or cut gradients with --clip-norm"
-            )
-        job.amp.step(job.optimizer, job.module, job.recipe.clip_norm)
-        if job.ema is not None:
-            job.ema.update()
-        if job.logs is not None and seen:
-            job.logs.step(standing.steps + 1, total / seen, job.optimizer.param_groups[0]["lr"])
-        standing.total += total
-        standing.seen += seen
-
-    def _pieces(self, rows: Rows) -> Iterator[tuple[Rows, float, bool]]:
-        """What this process runs, one piece after the other: its rows, its weight in the step's gradient, and
-        whether it is the last. A process without rows runs some with weight 0, for the others wait for its gradient.
-        """
-        processes, batching = self._job.processes, self._job.batching
-        mine = share_of(rows, processes.rank, processes.world, batching.unit)
-        pieces = list(runs_of(mine, batching.at_once))
-        if not pieces:
-            yield rows[: batching.unit], 0.0, True
-            return
-        for index, piece in enumerate(pieces):
-            yield piece, len(piece) * processes.world / len(rows), index == len(pieces) - 1
-
-    def _unsynced(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Gradients are averaged over the processes once a step, behind its last piece."""
-        if isinstance(self._runner, nn.parallel.DistributedDataParallel) and not is_last:
-            return self._runner.no_sync()
-        return nullcontext()
-
-    def _loss(self, rows: Rows) -> Tensor:
-        job = self._job
-        feeds, labels = tensors_of(job.training.samples, rows, job.device)
-        teacher = job.taught(job.training.samples, rows, feeds)
-        with job.amp.autocast():
-            return job.loss(self._runner(*inputs_of(job.module, feeds))[0], labels, teacher)
-
-    def _penalties(self) -> Tensor | float:
-        recipe = self._job.recipe
-        strengths = {"l1": recipe.l1, "l2": recipe.l2, "hoyer": recipe.hoyer}
-        found = [regularise.penalty(self._job.module, kind, one) for kind, one in strengths.items() if one]
-        return sum(found[1:], found[0]) if found else 0.0
 
     def _between_steps(self) -> None:
         """Write a checkpoint when one is due, and end when the caller asks for it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from onnxprune_passes.errors import DataError, SelectionError
 from onnxprune_passes.masks import Masks
 from onnxprune_passes.model import Model
 
-from onnxprune.shapes import inferred_model
 from onnxprune.torch.build import module_from_model
 from onnxprune.torch.masks import hold_masks
 from onnxprune.torch.module import OnnxModule
@@ -25,9 +23,8 @@ from onnxprune.torch.train.distributed import Processes
 from onnxprune.torch.train.dropout import install
 from onnxprune.torch.train.ema import Ema
 from onnxprune.torch.train.logs import Logs
-from onnxprune.torch.train.losses import Loss, loss_from
+from onnxprune.torch.train.objective import Target, kind_of_labels, loss_note, made_loss, what_to_train
 from onnxprune.torch.train.parts import Job, Source
-from onnxprune.torch.train.pretail import loss_output
 from onnxprune.torch.train.schedules import ORIGINAL_RATES, default_rate, factor_from
 from onnxprune.torch.train.teacher import Teacher, teacher_from
 from onnxprune.torch.train.ties import TieHold, tie_values
@@ -40,72 +37,12 @@ if TYPE_CHECKING:
 MOMENTUM = 0.9
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is trained.
-
-    Attributes:
-        loss: the loss's name.
-        hard: the loss of the labels when `loss` is `distill`, which also says how teacher and module are compared.
-        scores: the value that it is taken at.
-        activation: the operator that was left off behind it; None when nothing was.
-    """
-
-    loss: str
-    hard: str | None
-    scores: str
-    activation: str | None
-
-
 def device_from(asked: str, local_rank: int = 0) -> torch.device:
     """The device to train on. Raises SelectionError when cuda is asked for and there is none."""
     if asked == "cuda" and not torch.cuda.is_available():
         raise SelectionError("--device cuda: torch sees no CUDA device; use --device cpu")
     chosen = "cuda" if asked == "auto" and torch.cuda.is_available() else asked
     return torch.device("cuda", local_rank) if chosen == "cuda" else torch.device("cpu")
-
-
-def kind_of_labels(samples: Samples) -> str:
-    """`classes` (integers), `values` (floats) or `none`, by the first sample. Raises DataError when there is none."""
-    if not len(samples):
-        raise DataError(f"there are no samples to train on ({samples.note})")
-    _, labels = samples.batch(np.zeros(1, np.int64))
-    return "none" if labels is None else "classes" if labels.dtype.kind in "iu" else "values"
-
-
-def loss_name(recipe: TrainRecipe, labels: str, activation: str | None) -> str:
-    """The loss that the recipe asks for, or the one that fits.
-
-    Raises:
-        DataError: there are neither labels nor a teacher.
-    """
-    if recipe.loss is not None:
-        return recipe.loss
-    if recipe.teacher is not None:
-        return "distill"
-    if labels == "none":
-        raise DataError("the data has no labels: add them, or give a --teacher to learn from")
-    return hard_loss_name(labels, activation)
-
-
-def hard_loss_name(labels: str, activation: str | None) -> str:
-    """The loss for labels of a kind (`none` as classes) at an output that ends in an activation."""
-    if activation == "Sigmoid":
-        return "bce"
-    return "mse" if labels == "values" and activation is None else "ce"
-
-
-def made_loss(recipe: TrainRecipe, target: Target, labels: str) -> Loss:
-    """The loss with the options of the recipe. Raises SelectionError for options it does not read."""
-    weight = 1.0 if labels == "none" else recipe.distill_weight
-    return loss_from(
-        target.loss,
-        label_smoothing=recipe.label_smoothing,
-        class_axis=recipe.class_axis,
-        temperature=recipe.temperature,
-        weight=weight if target.hard is not None else None,
-        hard=target.hard,
-    )
 
 
 def base_rate(recipe: TrainRecipe) -> float:
@@ -241,38 +178,6 @@ def made_job(
     )
 
 
-def what_to_train(recipe: TrainRecipe, model: Model, labels: str) -> Target:
-    """The loss, and where it is taken.
-
-    Raises:
-        SelectionError: without labels nothing says whether the output holds classes or numbers.
-        DataError: there are neither labels nor a teacher.
-    """
-    asked = recipe.output_name
-    _, ends_in = loss_output(model, asked)
-    name = loss_name(recipe, labels, ends_in)
-    hard = None
-    if name == "distill":
-        if recipe.hard_loss is None and labels == "none" and ends_in is None and _rank(model, asked) != 2:
-            raise SelectionError(
-                "without labels, and with no Softmax or Sigmoid at its end, the output may hold classes or numbers: "
-                "say --hard-loss ce or --hard-loss mse"
-            )
-        hard = recipe.hard_loss or hard_loss_name(labels, ends_in)
-    scores, activation = loss_output(model, asked, loss=hard or name)
-    return Target(name, hard, scores, activation)
-
-
-def _rank(model: Model, output: str | None) -> int | None:
-    """How many axes a value has; None when that is not known."""
-    graph = inferred_model(model.skeleton).graph
-    name = output or model.graph.output[0].name
-    for value in (*graph.output, *graph.value_info):
-        if value.name == name and value.type.tensor_type.HasField("shape"):
-            return len(value.type.tensor_type.shape.dim)
-    return None
-
-
 def _teacher(recipe: TrainRecipe, target: Target) -> Teacher | None:
     """The teacher's value that goes with what is trained: the same name, or its output 0 by the same rule."""
     if recipe.teacher is None:
@@ -285,13 +190,6 @@ def tie_note(hold: TieHold) -> str:
     if not hold.tied:
         raise SelectionError("--tie-values: no tensor's entries share values; prune with --values shared first")
     return "entries share " + ", ".join(f"{count} values in {name}" for name, count in hold.tied.items())
-
-
-def loss_note(target: Target, output: str) -> str:
-    """Where the loss is taken, for the report."""
-    where = "" if target.activation is None else f", before the {target.activation} of {output!r}"
-    hard = "" if target.hard is None else f" ({target.hard})"
-    return f"loss {target.loss}{hard} at {target.scores!r}{where}"
 
 
 def _metric(recipe: TrainRecipe, labels: str, measured: Source | None) -> str | None:

@@ -269,7 +269,7 @@ def test_a_teacher_is_learned_from(small: Model, pruned: State, digits: Samples,
 
 @pytest.mark.parametrize(("tail", "loss"), [("Softmax", "ce"), ("LogSoftmax", "ce"), ("Sigmoid", "bce")])
 def test_the_loss_is_taken_before_a_last_activation(make: Any, digits: Samples, tail: str, loss: str) -> None:
-    from onnxprune.torch.train.setup import hard_loss_name
+    from onnxprune.torch.train.objective import hard_loss_name
 
     weights = {"w": np.random.default_rng(0).standard_normal((64, 10)).astype(np.float32) / 8}
     body = f"f = Flatten(x) s = MatMul(f, w) y = {tail}(s)"

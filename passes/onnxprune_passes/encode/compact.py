@@ -20,6 +20,12 @@ BoolArray = npt.NDArray[np.bool_]
 AXES = (0, 1)
 """Rows, columns."""
 
+_FOUR = 4
+"""Entries of a group in a 2:4 pattern."""
+
+_LOOK = 1 << 14
+"""How many entries are looked at at least for a pattern."""
+
 _LEAST = 64
 """Bytes that names, dims and the node take at least."""
 
@@ -43,6 +49,27 @@ def worth_it(kept: int, live: BoolArray) -> bool:
     """
     left = int(np.count_nonzero(live))
     return left > 0 and kept * math.log2(live.size / left) > live.size + 8 * _LEAST
+
+
+def column_pattern(source: TensorSource) -> bool:
+    """Whether a matrix seems to keep an even number of each four entries of a column, as a 2:4 pattern along its first
+    axis does, and blocks. A matrix like that is worth turning, whatever slices are dead. Its first rows are looked at.
+    """
+    if len(source.shape) != 2 or source.shape[0] % _FOUR or not source.size:
+        return False
+    rows, columns = source.shape
+    kept = np.zeros(columns * min(rows, -(-_LOOK // (_FOUR * columns)) * _FOUR), np.bool_)
+    start = 0
+    for chunk in source.chunks():
+        part = kept[start : start + chunk.size]
+        part[:] = bits_of(chunk[: part.size]) != 0
+        start += part.size
+        if start == kept.size:
+            break
+    density = float(np.mean(kept))
+    odd = np.mean(np.count_nonzero(kept.reshape(-1, _FOUR, columns), axis=1) % 2)
+    by_chance = 4 * density * (1 - density) * (density**2 + (1 - density) ** 2)
+    return bool(odd < by_chance / 4)
 
 
 def compacted(source: TensorSource, live: BoolArray, axis: int) -> NDArray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arrays import Array, NDArray, TensorSource, bits_of
 from ..errors import EncodeError
-from .compact import AXES, compacted, live_slices, worth_it
+from .compact import AXES, column_pattern, compacted, live_slices, worth_it
 from .int8 import scales_of
 from .limits import require_encodable
 from .patterns import PatternCounter, Patterns
@@ -62,8 +62,8 @@ class Counts:
         values: what is known of the kept entries.
         quotients: width of a rest in bits → sum of the quotients by 2^width of the zeros behind each kept entry.
         patterns: what is known of where kept entries lie within aligned runs.
-        live: axis → the same of the tensor without the slices along it that are wholly zero (see `compact`), for those
-            axes where that may take fewer bytes.
+        live: axis → the same of the tensor without the slices along it that are wholly zero, which turns columns (see
+            `compact`), for those axes where that may take fewer bytes.
     """
 
     shape: tuple[int, ...]
@@ -121,7 +121,7 @@ def _live(source: TensorSource, found: Counts) -> dict[int, Counts]:
     counts: dict[int, Counts] = {}
     for axis in AXES if 0 < found.kept < found.size and len(found.shape) > 1 else ():
         live = live_slices(source, axis)
-        if worth_it(found.kept, live):
+        if worth_it(found.kept, live) or (axis == 1 and column_pattern(source)):
             counts[axis] = _counted(Array(compacted(source, live, axis)))
     return counts
 

@@ -62,9 +62,9 @@ SCALED: tuple[Coding, ...] = tuple(Coding(index, scaled=True) for index in SCHEM
 """Every index scheme of int8 with a scale for each channel."""
 
 LIVE: tuple[Coding, ...] = tuple(
-    live_coding(coding, spread) for spread in SPREADS for coding in CODINGS if not coding.index.stores_zeros
+    live_coding(coding, spread) for spread in SPREADS for coding in CODINGS if coding.index != Full()
 )
-"""Every coding that stores no zeros, for tensors with rows or columns that are wholly zero."""
+"""Every coding that leaves zeros out, for tensors with rows or columns that are wholly zero or worth turning."""
 
 _OTHERS: tuple[Decodable, ...] = (*RiceCodes().schemes, Int8(), *SPREADS)
 """What is neither an index scheme nor a value scheme."""

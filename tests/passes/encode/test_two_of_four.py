@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from onnxprune_passes.arrays import CHUNK, Array, NDArray
-from onnxprune_passes.encode import Coding, Split, TwoOfFour, choose, count, encode_model
+from onnxprune_passes.encode import CODINGS, Coding, Split, TwoOfFour, choose, count, encode_model
+from onnxprune_passes.encode.choose import priced
+from onnxprune_passes.encode.compact import column_pattern
 from onnxprune_passes.errors import EncodeError
 
 Build = Callable[..., Any]
@@ -157,3 +160,39 @@ def test_a_model_is_encoded_and_back(build: Build, exact: Exact) -> None:
     encoded = encode_model(model)
     assert [tensor.scheme.split("+")[0] for tensor in encoded.tensors] == ["2of4"]
     exact(model, encoded, {"x": np.eye(128, dtype=np.float32)})
+
+
+def in_columns(rows: int, columns: int) -> NDArray:
+    """A float32 matrix of whole numbers of which two of each four in a column are kept."""
+    return np.ascontiguousarray(np.round(1000 * two_of_four(rows * columns // 4)).reshape(columns, rows).T)
+
+
+def test_a_matrix_with_the_pattern_in_its_columns_is_turned(build: Build, exact: Exact) -> None:
+    weight = in_columns(256, 512)
+    model = build("g (float[N,256] x) => (float[N,512] y) { y = MatMul(x, w) }", {"w": weight})
+    encoded = encode_model(model)
+    assert [tensor.scheme for tensor in encoded.tensors] == ["2of4+split4+columns"]
+    exact(model, encoded, {"x": np.eye(256, dtype=np.float32)})
+    without = replace(count(Array(weight)), live={})
+    assert encoded.tensors[0].nbytes < min(priced("w", without, 17, CODINGS, inline=False).nbytes_by_coding.values())
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        (in_columns(64, 400), True),
+        (in_columns(64, 20000), True),  # four rows are more than a chunk
+        (np.repeat(two_of_four(4000).reshape(40, 400), 8, axis=0), True),  # blocks of 8 x 1
+        (in_columns(64, 400).T, False),
+        (in_columns(400, 8).reshape(20, 20, 8), False),
+        (in_columns(64, 400)[:62], False),
+        (np.where(np.random.default_rng(1).random((64, 400)) < 0.05, 1, 0), False),
+        (np.zeros((64, 400)), False),
+        (np.ones((64, 400)), False),
+        (np.zeros((0, 400)), False),
+    ],
+)
+def test_what_seems_to_be_a_pattern_in_columns(cut: Cut, weight: NDArray, expected: bool) -> None:
+    weight = np.ascontiguousarray(weight, np.float32)
+    assert column_pattern(Array(weight)) == expected
+    assert column_pattern(cut(weight, (1000, 77))) == expected

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import NDArray, TensorSource, bits_of
+from ..arrays import CHUNK, NDArray, TensorSource, bits_of
 from ..neurons.slices import mark
 
 BoolArray = npt.NDArray[np.bool_]
@@ -28,6 +28,9 @@ _LOOK = 1 << 14
 
 _LEAST = 64
 """Bytes that names, dims and the node take at least."""
+
+_ROWS = 64
+"""Rows that are turned at a time at least: so many entries then lie one after the other."""
 
 
 def live_slices(source: TensorSource, axis: int) -> BoolArray:
@@ -73,13 +76,17 @@ def column_pattern(source: TensorSource) -> bool:
 
 
 def compacted(source: TensorSource, live: BoolArray, axis: int) -> NDArray:
-    """The compact tensor: a new array [1 + live rows, ...], or [..., 1 + live columns, rows]."""
-    whole = source.array() if axis == 0 else source.array().transpose()
-    at = 0 if axis == 0 else whole.ndim - 2
-    dims = list(whole.shape)
-    dims[at] = 1 + int(np.count_nonzero(live))
-    found = np.zeros(dims, source.dtype)
-    np.moveaxis(found, at, 0)[1:] = np.moveaxis(whole, at, 0)[live]
+    """The compact tensor: a new array [1 + live rows, ...], or [..., 1 + live columns, rows]; filled block by block."""
+    values, places = source.array(), np.flatnonzero(live)
+    if axis == 0:
+        found = np.zeros((1 + places.size, *values.shape[1:]), values.dtype)
+        np.take(values, places, axis=0, out=found[1:], mode="clip")  # which any but "raise" fills without a copy
+        return found
+    found = np.zeros((*values.shape[:1:-1], 1 + places.size, values.shape[0]), values.dtype)
+    step = max(_ROWS, CHUNK // math.prod(values.shape[1:]))
+    for start in range(0, values.shape[0], step):
+        block = values[start : start + step].take(places, axis=1)
+        found[..., 1:, start : start + step] = block.transpose()
     return found
 
 

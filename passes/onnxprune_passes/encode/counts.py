@@ -110,25 +110,27 @@ def count(source: TensorSource, channel_axis: int | None = None) -> Counts:
     """
     if source.size:
         require_encodable("count", source)
-    found = _counted(source)
+    found, longest = _counted(source)
     if channel_axis is not None and source.dtype == _FLOAT32 and scales_of(source, channel_axis) is not None:
         found = replace(found, values=replace(found.values, channel_axis=channel_axis))
-    return replace(found, live=_live(source, found))
+    return replace(found, live=_live(source, found, longest))
 
 
-def _live(source: TensorSource, found: Counts) -> dict[int, Counts]:
-    """The counts of the compact tensors that may be worth storing."""
+def _live(source: TensorSource, found: Counts, longest: int) -> dict[int, Counts]:
+    """The counts of the compact tensors that may be worth storing; `longest`: how many zeros lie in a row at most."""
     counts: dict[int, Counts] = {}
     for axis in AXES if 0 < found.kept < found.size and len(found.shape) > 1 else ():
+        if axis == 0 and longest < math.prod(found.shape[1:]):
+            continue  # no row is wholly zero
         live = live_slices(source, axis)
         if worth_it(found.kept, live) or (axis == 1 and column_pattern(source)):
-            counts[axis] = _counted(Array(compacted(source, live, axis)))
+            counts[axis], _ = _counted(Array(compacted(source, live, axis)))
     return counts
 
 
-def _counted(source: TensorSource) -> Counts:
-    """What one pass finds; scales and dead slices are not looked for."""
-    total, end = 0, 0
+def _counted(source: TensorSource) -> tuple[Counts, int]:
+    """What one pass finds, and how many zeros lie in a row at most; scales and dead slices are not looked for."""
+    total, end, longest = 0, 0, 0
     escapes = dict.fromkeys(GAP_BITS, 0)
     quotients = dict.fromkeys(REST_BITS, 0)
     values, patterns = _ValueCounter(source.dtype), PatternCounter()
@@ -136,6 +138,7 @@ def _counted(source: TensorSource) -> Counts:
         behind = gaps if total else gaps[1:]  # what lies before the first entry lies behind none
         end += int(np.sum(gaps, dtype=np.int64)) + gaps.size
         total += entries.size
+        longest = max(longest, int(gaps.max()))
         for bits in REST_BITS:
             quotients[bits] += int(np.sum(behind >> np.uint32(bits), dtype=np.int64))
         for bits in GAP_BITS:
@@ -147,7 +150,8 @@ def _counted(source: TensorSource) -> Counts:
         values.add(entries)
     for bits in REST_BITS if total else ():
         quotients[bits] += (source.size - end) >> bits
-    return Counts(source.shape, source.dtype, total, escapes, values.found(), quotients, patterns.found())
+    found = Counts(source.shape, source.dtype, total, escapes, values.found(), quotients, patterns.found())
+    return found, max(longest, source.size - end)
 
 
 class _ValueCounter:

@@ -141,6 +141,23 @@ def test_tensors_without_dead_slices_are_not_counted_again() -> None:
         assert not any(coding.supports(counts, 17) for coding in LIVE)
 
 
+@pytest.mark.usefixtures("low_bar")
+@pytest.mark.parametrize("seed", range(40))
+def test_dead_slices_are_found_wherever_they_are(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(dim) for dim in rng.integers(2, 7, rng.integers(2, 5)))
+    weight = (rng.random(shape) < 0.7).astype(F32)
+    for axis in (0, 1):
+        np.moveaxis(weight, axis, 0)[rng.random(shape[axis]) < 0.3] = 0
+    dead = [not weight.any(axis=tuple(one for one in range(len(shape)) if one != axis)).all() for axis in (0, 1)]
+    found = count(Array(weight)).live
+    assert list(found) == [axis for axis in (0, 1) if dead[axis] and weight.any()]
+    for axis, counts in found.items():
+        live = live_slices(Array(weight), axis)
+        compact = count(Array(compacted(Array(weight), live, axis)))
+        assert counts == replace(compact, live={})
+
+
 @pytest.mark.parametrize(("axis", "name"), [(0, "rows"), (1, "columns")])
 def test_the_layout_is_what_is_built(axis: int, name: str) -> None:
     weight = half_dead(300, 301, axis=axis)

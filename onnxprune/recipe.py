@@ -24,7 +24,7 @@ Scope = Literal["global", "layer"]
 Score = Literal["lamp", "magnitude"]
 VALUES = r"^(f32|f16|bf16|int8|shared(:([1-8]|auto))?)$"
 """What `values` may be."""
-Scheme = Literal["auto", "dense", "coo", "gaps", "bitmask", "rice"]
+Scheme = Literal["auto", "dense", "coo", "gaps", "bitmask", "rice", "2of4", "blocks"]
 RoundTo = Literal[1, 4, 8, 16, "auto"]
 Kind = Literal["conv", "fc", "rnn", "embedding", "head"]
 

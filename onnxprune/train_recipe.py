@@ -153,7 +153,7 @@ class RetrainOptions(TrainRecipe, frozen=True, kw_only=True, forbid_unknown_fiel
     model: str
     output: str | None = None
     masks: str | None = None
-    encode: Literal["auto", "dense", "coo", "gaps", "bitmask", "rice"] | None = None
+    encode: Literal["auto", "dense", "coo", "gaps", "bitmask", "rice", "2of4", "blocks"] | None = None
     check: bool = True
     json: str | None = None
     quiet: bool = False

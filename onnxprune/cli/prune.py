@@ -84,7 +84,7 @@ onnxprune model.onnx --recipe recipe.yaml
 )
 @click.option(
     "--encode",
-    type=click.Choice(["auto", "dense", "coo", "gaps", "bitmask", "rice"]),
+    type=click.Choice(["auto", "dense", "coo", "gaps", "bitmask", "rice", "2of4", "blocks"]),
     help="How pruned weights are stored; auto takes the smallest for each.  [default: auto]",
 )
 @click.option(

@@ -29,7 +29,7 @@ torchrun --nproc-per-node 2 -m onnxprune retrain model.pruned.onnx --data train.
 @click.option("--masks", type=IN_FILE, metavar="FILE.npz", help="Hold these entries at zero, besides those that are.")
 @click.option(
     "--encode",
-    type=click.Choice(["auto", "dense", "coo", "gaps", "bitmask", "rice"]),
+    type=click.Choice(["auto", "dense", "coo", "gaps", "bitmask", "rice", "2of4", "blocks"]),
     help="How pruned weights are stored.  [default: auto where the input was encoded, else dense]",
 )
 @click.option("--check/--no-check", default=None, help="Compare the file with torch in onnxruntime.  [default: yes]")

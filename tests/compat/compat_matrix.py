@@ -283,11 +283,13 @@ Written by `python tests/compat/compat_matrix.py --markdown docs/benchmarks/comp
 
 {table}
 
-*gaps*, *bitmask* and *rice* store positions so, and float32 values with their exponents split off where that pays;
-*codes* (shared values, 4 bits), *f16* and *int8* store values so, and positions the smallest way. *inline*: plain nodes
-instead of functions. *coo* is a sparse_initializer, *coo in Constant* a Constant(sparse_value), the standard's own way.
-Each tool works on the dense file and on the encoded one of LeNet-300-100, a BatchNorm CNN and a net with an If, 90 % of
-the weights zeroed, ai.onnx 17, IR version 8; its two results are compared. **pass**: the same answers, and what a tool
+*gaps*, *bitmask*, *rice*, *2of4* and *blocks* store positions so (the last two are for patterns that these nets do not
+have), and float32 values with their exponents split off where that pays; *codes* (shared values, 4 bits), *f16* and
+*int8* store values so, and positions the smallest way. *inline*: plain nodes instead of functions. *coo* is a
+sparse_initializer, *coo in Constant* a Constant(sparse_value), the standard's own way. Each tool works on the dense
+file and on the encoded one of LeNet-300-100, a BatchNorm CNN and a net with an If, 90 % of the weights zeroed,
+ai.onnx 17, IR version 8; its two results are compared.
+**pass**: the same answers, and what a tool
 wrote is still encoded. **re-densified**: the same answers, the weights dense again. **no effect**: a tool that changes
 answers did not find the encoded weights. **breaks**: it fails, or the answers differ, where the dense file does well.
 `onnxprune densify` before such a tool is the way round. OpenVINO knows no functions, and shifts bits of uint8 wrongly

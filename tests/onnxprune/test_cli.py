@@ -184,7 +184,7 @@ def test_shrink(dead_net: Path) -> None:
     assert shapes["fc1.weight"] == (96, 64)
 
 
-@pytest.mark.parametrize("scheme", ["dense", "coo", "gaps", "bitmask", "rice"])
+@pytest.mark.parametrize("scheme", ["dense", "coo", "gaps", "bitmask", "rice", "2of4", "blocks"])
 def test_encode(net: Path, scheme: str) -> None:
     report = _report(net, "--sparsity", "0.9", "--encode", scheme)
     assert {layer.name: layer.scheme for layer in report.layers}["fc1.weight"].startswith(scheme)

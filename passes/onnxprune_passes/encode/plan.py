@@ -22,7 +22,7 @@ from .limits import FIRST_OPSET, basic_support
 from .places import Place, places
 from .registry import CODINGS, LIVE, SCALED
 
-Encoding = Literal["auto", "dense", "coo", "gaps", "bitmask", "rice"]
+Encoding = Literal["auto", "dense", "coo", "gaps", "bitmask", "rice", "2of4", "blocks"]
 BY = "encode"
 """The name of encoding in logs."""
 _WORTH_SAYING = 0.9

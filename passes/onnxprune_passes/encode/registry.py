@@ -64,7 +64,7 @@ SCALED: tuple[Coding, ...] = tuple(Coding(index, scaled=True) for index in SCHEM
 LIVE: tuple[Coding, ...] = tuple(
     live_coding(coding, spread) for spread in SPREADS for coding in CODINGS if coding.index != Full()
 )
-"""Every coding that leaves zeros out, for tensors with rows or columns that are wholly zero or worth turning."""
+"""Every coding that leaves zeros out, for tensors with wholly zero rows or columns, and for matrices worth turning."""
 
 _OTHERS: tuple[Decodable, ...] = (*RiceCodes().schemes, Int8(), *SPREADS)
 """What is neither an index scheme nor a value scheme."""

@@ -2,8 +2,8 @@
 
 `encode_model` stores every tensor of a model in its smallest form, `densify` undoes it. Below that, arrays in and
 protobuf messages out: `count` a weight, `choose` a `Coding` (index scheme and value scheme), `coding.encode` it; the
-model then gets its `initializers`, its `nodes`, the `function` of each of its `schemes`, and the `domain_import`.
-`scheme_of` finds the scheme of a node, `decoders` the coding of every encoded tensor, `coding.decode` undoes it.
+model then gets its `initializers`, its `nodes`, its `functions`, and the `domain_import`. `decoders` finds the coding
+of every encoded tensor, `scheme_of` the index scheme of a node, `coding.decode` undoes it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .patterns import Patterns
 from .protos import MIN_IR_VERSION, domain_import
 from .registry import CODINGS, SCHEMES, VALUE_SCHEMES, scheme_of, values_of
 from .rice import Rice
+from .rice_codes import RiceCodes
 from .scheme import Encoded, Layout, Scheme, ValueScheme
 from .split import Split
 from .standalone import OUTPUT, standalone_decoders
@@ -56,6 +57,7 @@ __all__ = [
     "Patterns",
     "Plan",
     "Rice",
+    "RiceCodes",
     "Scheme",
     "Split",
     "Support",

@@ -16,7 +16,7 @@ from ..storage import keys, stubs
 from . import coo, protos
 from .bound import bound_nbytes
 from .choose import stored_nbytes
-from .functions import DOMAIN, with_called
+from .functions import DOMAIN, add_functions, with_called
 from .inline import calls_inlined
 from .limits import FIRST_OPSET
 from .parts import Parts
@@ -170,12 +170,11 @@ def _add_functions(skeleton: onnx.ModelProto, chosen: Mapping[str, Chosen], opse
     codings = [each.coding for each in chosen.values() if each.coding is not None]
     schemes = {scheme.op_type: scheme for coding in codings for scheme in coding.schemes}
     needed = with_called((scheme.function(opset) for _, scheme in sorted(schemes.items())), opset)
-    present = {function.name for function in skeleton.functions if function.domain == DOMAIN}
     callers = [place.function or skeleton for place in places(skeleton) if _calls_decoder(place)]
     for holder in (skeleton, *callers) if schemes else ():
         if all(entry.domain != DOMAIN for entry in holder.opset_import):
             holder.opset_import.append(protos.domain_import())
-    skeleton.functions.extend(function for name, function in needed.items() if name not in present)
+    add_functions(skeleton, needed)
 
 
 def _calls_decoder(place: Place) -> bool:

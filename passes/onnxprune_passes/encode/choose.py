@@ -23,7 +23,7 @@ import onnx
 from . import protos
 from .coding import Coding
 from .counts import Counts
-from .functions import calls_read_bits
+from .functions import calls_read_bits, written_out
 from .inline import inlined_nbytes
 from .registry import CODINGS
 
@@ -118,7 +118,7 @@ def stored_nbytes(coding: Coding, name: str, counts: Counts, opset: int, *, inli
 @lru_cache(maxsize=4096)
 def written_out_nbytes(coding: Coding, length: int, opset: int) -> int:
     """The bytes that inlining adds to a weight whose name has so many bytes."""
-    functions = coding.functions(opset)
+    functions = written_out(coding.functions(opset), opset)
     nodes = coding.nodes(_LABEL, "n" * length)
     return sum(inlined_nbytes(node, functions) - protos.node_nbytes(node) for node in nodes)
 

@@ -23,7 +23,7 @@ from . import protos
 from .counts import Counts, Values, changed, counts_of
 from .functions import DOMAIN, with_called
 from .int8 import Int8, scales_of, scales_shape, to_int8
-from .limits import DTYPES, Support
+from .limits import DTYPES, FIRST_BFLOAT16_OPSET, Support
 from .scheme import SPARE, VALUES, Decodable, Encoded, Layout, Scheme, ValueScheme
 
 _INT8 = Int8()
@@ -134,6 +134,10 @@ class Coding:
         counts = counts_of(source, counts)
         if self.scaled:
             return self._encode_scaled(source, counts)
+        if self.values is not None:
+            support = self.values.supports(counts, FIRST_BFLOAT16_OPSET, zeros=self._zeros(counts))
+            if not support:
+                raise EncodeError(f"{self.name}: {support.reason}; keep the tensor dense")
         found = self.index.encode(source, counts)
         if self.values is None:
             return found
@@ -152,6 +156,8 @@ class Coding:
         return Encoded(self.name, inputs, source.shape, source.dtype)
 
     def _decode_scaled(self, tensors: Sequence[NDArray]) -> NDArray:
+        if len(tensors) != len(self.suffixes):
+            raise EncodeError(f"{_INT8.op_type}: found {len(tensors)} parts, expected {', '.join(self.suffixes)}")
         *parts, scales = tensors
         whole = self._unscaled.decode(parts)
         axes = [axis for axis, dim in enumerate(scales.shape) if dim != 1]
@@ -161,7 +167,9 @@ class Coding:
                 f"{_INT8.op_type}: {whole.dtype} {list(whole.shape)} and scales {scales.dtype} {list(scales.shape)} do "
                 "not fit; the file is damaged"
             )
-        return whole.astype(np.float32) * scales
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled: NDArray = whole.astype(np.float32) * scales
+        return scaled
 
     def decode(self, tensors: Sequence[NDArray]) -> NDArray:
         """The tensor. Raises EncodeError when its parts do not fit together."""

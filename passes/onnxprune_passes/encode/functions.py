@@ -11,12 +11,12 @@ in fewer bytes), and its doc string says no more than is needed to read it; docs
 `ReadBits`, which most of them call, turns stored bits into numbers.
 
 onnxruntime 1.31 keeps every intermediate result until folding ends: load time and memory follow the number of tensors
-in a body that are as long as the weight (3 in the gap decoders; in the bitmask's 5, and 4 of one byte an entry).
+in a body that are as long as the weight (3 in the gap decoders; in the bitmask's 6, and 3 of one byte an entry).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from string import ascii_letters
 
@@ -44,6 +44,22 @@ _READ_BITS_BODY = """
   bit = Mod (moved, base)
   rows = Flatten (bit)
   numbers = MatMulInteger (powers, rows)
+"""
+
+_PLAIN_READ_BITS_BODY = """
+  by = Constant <value = int32[8] {1, 2, 4, 8, 16, 32, 64, 128}> ()
+  wide = Cast <to = 6> (bits)
+  moved = Div (wide, by)
+  base = Constant <value = int32 {2}> ()
+  bit = Mod (moved, base)
+  rows = Flatten (bit)
+  real = Cast <to = 1> (rows)
+  each = Cast <to = 1> (powers)
+  sum = MatMul (each, real)
+  numbers = Cast <to = 6> (sum)
+"""
+"""The same in operators that more tools compute right, in four times the memory: OpenVINO 2026.4 has other bits after
+BitShift and another rank after MatMulInteger.
 """
 
 SIZE = """
@@ -78,9 +94,26 @@ SCATTER = """
 """at (int32; positions that are not in the tensor are counted from its other end), got and fill → weight."""
 
 
-def read_bits(opset: int) -> onnx.FunctionProto:
-    """`ReadBits`; see `function_from_text`."""
-    return function_from_text(_READ_BITS, _READ_BITS_BODY, _READ_BITS_DOC, opset)
+def read_bits(opset: int, *, plain: bool = False) -> onnx.FunctionProto:
+    """`ReadBits`; see `function_from_text`. `plain`: as it is written out for tools that do not know functions."""
+    return function_from_text(_READ_BITS, _PLAIN_READ_BITS_BODY if plain else _READ_BITS_BODY, _READ_BITS_DOC, opset)
+
+
+def written_out(functions: Mapping[str, onnx.FunctionProto], opset: int) -> dict[str, onnx.FunctionProto]:
+    """`functions` as they are written out where they are called: with the plain `ReadBits`."""
+    return {**functions, READ_BITS: read_bits(opset, plain=True)}
+
+
+def add_functions(skeleton: onnx.ModelProto, functions: Mapping[str, onnx.FunctionProto]) -> None:
+    """Put decoder functions that are not there into a model: before its own, which may call them, `ReadBits` first."""
+    decoders = {each.name: each for each in skeleton.functions if each.domain == DOMAIN}
+    missing = {name: function for name, function in functions.items() if name not in decoders}
+    if missing:
+        others = [each for each in skeleton.functions if each.domain != DOMAIN]
+        ordered = sorted((decoders | missing).values(), key=calls_read_bits)
+        copies = [onnx.FunctionProto.FromString(each.SerializeToString()) for each in (*ordered, *others)]
+        del skeleton.functions[:]
+        skeleton.functions.extend(copies)
 
 
 def with_called(functions: Iterable[onnx.FunctionProto], opset: int) -> dict[str, onnx.FunctionProto]:
@@ -131,7 +164,7 @@ def function_from_text(signature: str, body: str, doc: str, opset: int) -> onnx.
 
 
 def _short(number: int) -> str:
-    """A name of one letter, or of two: no input or output of a function is that short."""
+    """A name of one letter, or of two."""
     return ascii_letters[number] if number < len(ascii_letters) else ascii_letters[number - len(ascii_letters)] * 2
 
 

@@ -156,6 +156,8 @@ class Gaps:
             f"{self.op_type}: {rows.size} bytes of codes do not fit {patterns.size - 1} values in shape {list(shape)}; "
             "the file is damaged"
         )
+        if rows.shape[0] != self.width:
+            raise damaged
         end = size + _FILL * self.escape
         flat = np.full(size, patterns[0])
         stored, beyond = 1, 0

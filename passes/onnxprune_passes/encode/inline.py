@@ -19,7 +19,7 @@ from onnx import helper
 from ..errors import EncodeError
 from ..model import Model
 from . import protos
-from .functions import DOMAIN, with_called
+from .functions import DOMAIN, add_functions, with_called, written_out
 from .places import Place, innermost_first, names_read, places
 
 METADATA = "onnxprune.decoders"
@@ -49,7 +49,8 @@ def calls_inlined(model: Model) -> Model:
     """
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model.skeleton)
-    functions = {function.name: function for function in skeleton.functions if function.domain == DOMAIN}
+    there = {function.name: function for function in skeleton.functions if function.domain == DOMAIN}
+    functions = written_out(there, model.opset)
     calls: dict[_Call, None] = dict.fromkeys(_recorded(model))
     known = len(calls)
     taken = {name for place in places(skeleton) for name in place.names()}
@@ -84,12 +85,12 @@ def calls_restored(model: Model, function_for: FunctionFor) -> Model:
     for place in innermost_first(skeleton):
         there = {name for name, _ in place.tensors()}
         for call in calls:
-            if there.issuperset(call.inputs) and _collapse(place, call, functions):
+            if there.issuperset(call.inputs) and _collapse(place, call, written_out(functions, model.opset)):
                 used[call.op_type] = None
                 there.update(call.outputs)
     if not used:
         return model
-    _with_functions(skeleton, with_called((functions[op_type] for op_type in used), model.opset).values())
+    _with_functions(skeleton, with_called((functions[op_type] for op_type in used), model.opset))
     _set_record(skeleton, ())
     return model.with_skeleton(skeleton)
 
@@ -139,11 +140,6 @@ def _expand(place: Place, functions: Mapping[str, onnx.FunctionProto], taken: se
         if node.domain != DOMAIN:
             nodes.append(node)
             continue
-        if node.op_type not in functions:
-            raise EncodeError(
-                f"{DOMAIN}::{node.op_type} of {place.prefix + node.output[0]!r}: no such function in the model; "
-                "encode the dense model again"
-            )
         nodes += _body(node, functions, taken)
     _set_nodes(place, nodes)
 
@@ -152,6 +148,9 @@ def _body(call: onnx.NodeProto, functions: Mapping[str, onnx.FunctionProto], tak
     """The function's nodes with the call's names for its inputs and outputs, and new ones for what is between; so too
     those of the functions that it calls.
     """
+    if call.op_type not in functions:
+        what = f"{DOMAIN}::{call.op_type} of {call.output[0]!r}"
+        raise EncodeError(f"{what}: no such function in the model; encode the dense model again")
     function = functions[call.op_type]
     names = dict(zip((*function.input, *function.output), (*call.input, *call.output), strict=True))
     nodes = []
@@ -229,7 +228,7 @@ def _without_functions(skeleton: onnx.ModelProto) -> None:
         holder.opset_import.extend(imports)
 
 
-def _with_functions(skeleton: onnx.ModelProto, functions: Collection[onnx.FunctionProto]) -> None:
+def _with_functions(skeleton: onnx.ModelProto, functions: Mapping[str, onnx.FunctionProto]) -> None:
     callers = [
         place.function or skeleton
         for place in places(skeleton)
@@ -238,4 +237,4 @@ def _with_functions(skeleton: onnx.ModelProto, functions: Collection[onnx.Functi
     for holder in (skeleton, *callers) if functions else ():
         if all(entry.domain != DOMAIN for entry in holder.opset_import):
             holder.opset_import.append(protos.domain_import())
-    skeleton.functions.extend(functions)
+    add_functions(skeleton, functions)

@@ -29,7 +29,7 @@ class Parts:
         self.sources: dict[str, Array] = {}
         self._names = frozenset(names)
         self._numbers = count()
-        self._shared: dict[tuple[str, str, bytes], str] = {}
+        self._shared: dict[tuple[str, str, tuple[int, ...], bytes], str] = {}
 
     def form(self, place: Place, name: str, coding: Coding, encoded: Encoded, *, outside: bool) -> Form:
         """What to put in the place of the dense tensor `name`; `outside`: large parts go to the data file."""
@@ -51,7 +51,7 @@ class Parts:
         """The name of an equal part that is stored in `place` already, else `part`."""
         if suffix not in _SHARED:
             return part
-        return self._shared.setdefault((place.prefix, array.dtype.name, array.tobytes()), part)
+        return self._shared.setdefault((place.prefix, array.dtype.name, array.shape, array.tobytes()), part)
 
     def _label(self) -> str:
         """The next number that makes no name in use."""

@@ -110,7 +110,7 @@ class Rice:
         high, low, powers, values, dims = tensors
         check_values(self.op_type, values)
         shape = dims_of(self.op_type, dims)
-        bits.checked(self.op_type, "high", high, powers[:1])
+        bits.checked(self.op_type, "high", high, bits.powers(1))
         steps = bits.unpack(bits.checked(self.op_type, "low", low, powers)).astype(np.int64) + 1
         size, stored_bits = math.prod(shape), bits_of(values)
         damaged = EncodeError(

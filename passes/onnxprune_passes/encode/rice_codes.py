@@ -8,7 +8,7 @@ for the codes. The same bits as `rice` with a codebook, with a node, an initiali
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -21,9 +21,9 @@ from .codebook import Codebook
 from .coding import Coding, Size
 from .counts import Counts, counts_of
 from .functions import DOMAIN
-from .limits import Support
+from .limits import FIRST_BFLOAT16_OPSET, Support
 from .rice import Rice
-from .scheme import SPARE, Decodable, Encoded, Layout, Scheme
+from .scheme import SPARE, Decodable, Encoded, Layout, Scheme, ValueScheme
 
 _SIGNATURE = "DecodeRiceCodes (high, low, powers, codebook, shape) => (weight)"
 
@@ -70,7 +70,9 @@ _FUNCTION = _Function()
 class RiceCodes(Coding):
     """Rice codes and codes of as many bits as the codebook needs, 1 to 7."""
 
-    index: Scheme = _RICE
+    index: Scheme = field(default=_RICE, init=False)
+    values: ValueScheme | None = field(default=None, init=False)
+    scaled: bool = field(default=False, init=False)
 
     @property
     def name(self) -> str:
@@ -110,6 +112,8 @@ class RiceCodes(Coding):
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
         """Store a tensor; see `Scheme.encode`."""
         counts = counts_of(source, counts)
+        if not (support := self.supports(counts, FIRST_BFLOAT16_OPSET)):
+            raise EncodeError(f"{self.name}: {support.reason}; keep the tensor dense")
         high, low, rests, values, shape = _RICE.encode(source, counts).inputs
         codes, _, table = Codebook(_width(counts)).encode(values, counts, zeros=False)
         powers = _powers(rests.size, codes.shape[0])
@@ -122,13 +126,17 @@ class RiceCodes(Coding):
         if len(tensors) != len(self.suffixes):
             raise EncodeError(f"{_FUNCTION.op_type}: found {len(tensors)} inputs, expected {', '.join(self.suffixes)}")
         high, low, powers, table, shape = tensors
-        width = int(np.count_nonzero(powers[1])) if powers.ndim == 2 and len(powers) == 2 else 0
+        known = powers.dtype == np.uint8 and powers.ndim == 2 and len(powers) == 2
+        width = int(np.count_nonzero(powers[1])) if known else 0
         rests = low.shape[0] - width if low.ndim == 3 else 0
         if not (1 <= width <= 7 and 1 <= rests <= 8 and np.array_equal(powers, _powers(rests, width))):
             found = f"powers {list(powers.shape)} and rows {list(low.shape)}"
             raise EncodeError(f"{_FUNCTION.op_type}: {found} do not fit; the file is damaged")
-        values = Codebook(width).decode((low[rests:], bits.powers(width), table))
-        return _RICE.decode((high, low[:rests], bits.powers(rests), values, shape), SPARE)
+        try:
+            values = Codebook(width).decode((low[rests:], bits.powers(width), table))
+            return _RICE.decode((high, low[:rests], bits.powers(rests), values, shape), SPARE)
+        except EncodeError as error:
+            raise EncodeError(f"{_FUNCTION.op_type}, as {error}") from error
 
     def data_type(self, parts: Sequence[int]) -> int:
         """That of the codebook."""

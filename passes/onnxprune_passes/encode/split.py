@@ -131,7 +131,8 @@ class Split:
             whole[:, :3] = rows.T
             number = whole.view("<i4").reshape(-1)
             number = np.where(number < 1 << 23, number + (1 << 23), -number).astype(np.float32)
-            values[1 + start : 1 + start + CHUNK] = number * scales[codes[start : start + CHUNK]]
+            with np.errstate(over="ignore", invalid="ignore"):
+                values[1 + start : 1 + start + CHUNK] = number * scales[codes[start : start + CHUNK]]
         return values
 
     def function(self, opset: int) -> onnx.FunctionProto:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import helper
 
+from ..errors import EncodeError
 from ..model import Model
 from ..storage import keys, stubs
 from .densify import Decoder, decoders, sparse_tensors
@@ -25,11 +26,14 @@ def standalone_decoders(model: Model) -> Iterator[tuple[str, Model]]:
     `decoded`, it is.
 
     Raises:
-        EncodeError: a decoder node is unknown, or a part of it is not stored in the model.
+        EncodeError: a decoder node is unknown, or a part of it is missing or not stored in the model.
     """
     model = calls_restored(model, function_for)
     stored = dict(keys.tensors(model.skeleton))
     for decoder in decoders(model):
+        if len(decoder.inputs) != len(decoder.coding.suffixes):
+            expected = ", ".join(decoder.coding.suffixes)
+            raise EncodeError(f"tensor {decoder.key!r}: found {len(decoder.inputs)} parts, expected {expected}")
         parts = [stored[key] for key in decoder.inputs]
         yield decoder.key, _small(model, decoder, parts)
     for key, sparse in sparse_tensors(model).items():

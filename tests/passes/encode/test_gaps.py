@@ -132,6 +132,7 @@ def rows_of(*codes: int) -> NDArray:
         damaged(gaps=np.zeros((9, 1, 1), U8)),  # codes of 9 bits
         damaged(gaps=np.zeros((4, 1, 2), U8)),
         damaged(powers=np.array([1, 2, 4], U8)),
+        Gaps(3).encode(Array(np.array([0, 1, 0, 2, 0, 0, 0, 3, 0], F32))).inputs,  # of another width
         damaged(powers=np.array([1, 2, 4, 9], U8)),
         damaged(powers=np.array([1, 2, 4, 8], I64)),
         damaged(shape=np.array([9], np.int32)),  # shape of another dtype

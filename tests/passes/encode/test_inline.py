@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from onnxprune_passes.encode import DOMAIN, EncodedModel, decoders, densify, encode_model
-from onnxprune_passes.encode.inline import METADATA
+from onnxprune_passes.encode.inline import METADATA, calls_inlined
 from onnxprune_passes.errors import EncodeError
 from onnxprune_passes.model import Model
 from onnxprune_passes.storage import from_proto, load, save, to_proto
@@ -151,6 +151,39 @@ def test_what_was_encoded_already_keeps_its_record(build: Build) -> None:
     second = encode_model(zeroed, "bitmask", inline=True).model
     assert sorted(one.key for one in decoders(second)) == ["v", "w"]
     assert densify(second).initializers["w"].tobytes() == tensors["w"].tobytes()
+
+
+@pytest.mark.parametrize(("first", "then"), [("gaps", "bitmask"), ("bitmask", "bitmask"), ("rice", "gaps")])
+def test_what_is_written_out_and_what_is_called_can_stand_side_by_side(build: Build, first: Any, then: Any) -> None:
+    two = "g (float[N,32] x) => (float[N,32] y) { h = MatMul(x, w)\n y = MatMul(h, v) }"
+    tensors = {"w": weight(0, 32, 32, density=0.05), "v": weight(1, 32, 32, density=1.0)}
+    inlined = encode_model(build(two, tensors), first, inline=True).model
+    pruned = weight(1, 32, 32, density=0.05)
+    both = encode_model(from_proto(to_proto(inlined)).with_initializers({"v": pruned}), then).model
+    assert sorted(one.key for one in decoders(both)) == ["v", "w"]
+    dense = densify(both)
+    assert dense.initializers["w"].tobytes() == tensors["w"].tobytes()
+    assert dense.initializers["v"].tobytes() == pruned.tobytes()
+    assert encode_model(both).model is both
+
+
+@pytest.mark.parametrize("missing", ["DecodeGaps", "WidenFloat16", "ReadCodes", "ReadBytes", "JoinFloats"])
+def test_a_function_that_is_missing_is_one_line(build: Build, missing: str) -> None:
+    proto = to_proto(encode_model(build(ONE, {"w": weight(0, 32, SIDE)}), "gaps").model)
+    names = [each.name for each in proto.functions]
+    kept = [each for each in proto.functions if each.name != missing]
+    del proto.functions[:]
+    proto.functions.extend(kept)
+    if missing in names:
+        with pytest.raises(EncodeError, match=f"{missing}.*no such function"):
+            calls_inlined(from_proto(proto))
+    else:
+        assert calls_inlined(from_proto(proto)).skeleton.functions == []
+
+
+def test_bits_are_written_out_in_operators_that_most_tools_know(build: Build) -> None:
+    encoded = encode_model(build(ONE, {"w": weight(0, 32, SIDE)}), "rice", inline=True).model
+    assert {"BitShift", "MatMulInteger"}.isdisjoint(node.op_type for node in encoded.graph.node)
 
 
 def test_a_tensor_that_a_tool_computed_stays_as_it_is(build: Build) -> None:

@@ -40,8 +40,8 @@ Run = Callable[[Model, dict[str, NDArray], Any], list[tuple[tuple[int, ...], byt
 F32, U8, I64 = np.float32, np.uint8, np.int64
 ROWS, COLUMNS = SPREADS
 LEVELS = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
-MATMUL = "g (float[N,32] x) => (float[N,640] y) { y = MatMul(x, w) }"
-GEMM = "g (float[N,32] x) => (float[N,640] y) { y = Gemm<transB = 1>(x, w) }"
+MATMUL = "g (float[N,32] x) => (float[N,1280] y) { y = MatMul(x, w) }"
+GEMM = "g (float[N,32] x) => (float[N,1280] y) { y = Gemm<transB = 1>(x, w) }"
 
 
 def half_dead(*shape: int, axis: int, density: float = 0.3, dtype: Any = F32) -> NDArray:
@@ -133,9 +133,9 @@ def test_what_is_worth_it() -> None:
 
 
 def test_tensors_without_dead_slices_are_not_counted_again() -> None:
-    dense = half_dead(64, 640, axis=0)
+    dense = half_dead(64, 1280, axis=0)
     dense[:, :] += 1
-    for weight in (dense, np.zeros((64, 640), F32), np.ones((64, 640), F32), half_dead(64, 640, axis=0).reshape(-1)):
+    for weight in (dense, np.zeros((64, 1280), F32), np.ones((64, 1280), F32), half_dead(64, 1280, axis=0).reshape(-1)):
         counts = count(Array(weight))
         assert counts.live == {}
         assert not any(coding.supports(counts, 17) for coding in LIVE)
@@ -190,7 +190,7 @@ def test_the_bits_are_counted_as_index() -> None:
 def test_a_model_decodes_it(
     build: Build, exact: Exact, feed: dict[str, NDArray], opset: Any, inline: bool, spread_: Any
 ) -> None:
-    weight = half_dead(32, 640, axis=0) if spread_ == ROWS else half_dead(640, 32, axis=1)
+    weight = half_dead(32, 1280, axis=0) if spread_ == ROWS else half_dead(1280, 32, axis=1)
     model = build(MATMUL if spread_ == ROWS else GEMM, {"w": weight}, opset=opset)
     encoded = encode_model(model, inline=inline)
     assert encoded.tensors[0].scheme.endswith(f"+{spread_.name}")
@@ -232,7 +232,7 @@ def test_every_dtype_rank_and_coding(run: Run, dtype: Any) -> None:
 
 
 IN_FUNCTION = """<ir_version: 8, opset_import: ["": 17, "own": 1]>
-g (float[N,32] x) => (float[N,640] y) { y = own.F(x) }
+g (float[N,32] x) => (float[N,1280] y) { y = own.F(x) }
 <domain: "own", opset_import: ["": 17]> F (a) => (b) {
   k = Constant <value = float[1] {0}> ()
   b = MatMul(a, k)
@@ -241,14 +241,14 @@ g (float[N,32] x) => (float[N,640] y) { y = own.F(x) }
 
 @pytest.mark.parametrize("inline", [False, True])
 def test_in_functions(build: Build, exact: Exact, feed: dict[str, NDArray], inline: bool) -> None:
-    model = build(IN_FUNCTION, {"own::F/k": half_dead(32, 640, axis=0)})
+    model = build(IN_FUNCTION, {"own::F/k": half_dead(32, 1280, axis=0)})
     encoded = encode_model(model, inline=inline)
     assert encoded.tensors[0].scheme.endswith("+rows")
     exact(model, encoded, feed)
 
 
 def test_shared_values_and_gaps(build: Build, exact: Exact, feed: dict[str, NDArray]) -> None:
-    weight = np.sign(half_dead(640, 32, axis=1, density=0.1))
+    weight = np.sign(half_dead(1280, 32, axis=1, density=0.1))
     for encoding in ("auto", "gaps", "bitmask", "rice"):
         encoded = encode_model(build(GEMM, {"w": weight}), encoding)
         assert encoded.tensors[0].scheme.startswith("" if encoding == "auto" else encoding)
@@ -256,7 +256,7 @@ def test_shared_values_and_gaps(build: Build, exact: Exact, feed: dict[str, NDAr
 
 
 def test_external_data(build: Build, tmp_path: Path) -> None:
-    model = build("g (float[N,512] x) => (float[N,640] y) { y = MatMul(x, w) }", {"w": half_dead(512, 640, axis=0)})
+    model = build("g (float[N,512] x) => (float[N,1280] y) { y = MatMul(x, w) }", {"w": half_dead(512, 1280, axis=0)})
     loaded = load(save(model, tmp_path / "model.onnx", external=True))
     encoded = encode_model(loaded)
     assert encoded.tensors[0].scheme.endswith("+rows")
@@ -267,7 +267,7 @@ def test_external_data(build: Build, tmp_path: Path) -> None:
 
 
 def test_the_bytes_of_a_tensor_are_those_in_the_file(build: Build) -> None:
-    model = build(GEMM, {"w": half_dead(640, 32, axis=1)})
+    model = build(GEMM, {"w": half_dead(1280, 32, axis=1)})
     (tensor,) = encode_model(model).tensors
     (again,) = stored_tensors(encode_model(model).model)
     assert replace(again, nbytes=tensor.nbytes) == tensor
@@ -279,13 +279,13 @@ def test_the_bytes_of_a_tensor_are_those_in_the_file(build: Build) -> None:
 
 
 def test_the_reference_evaluator_agrees(build: Build, feed: dict[str, NDArray]) -> None:
-    for text, weight in ((MATMUL, half_dead(32, 640, axis=0)), (GEMM, half_dead(640, 32, axis=1))):
+    for text, weight in ((MATMUL, half_dead(32, 1280, axis=0)), (GEMM, half_dead(1280, 32, axis=1))):
         found: Any = ReferenceEvaluator(to_proto(encode_model(build(text, {"w": weight})).model)).run(None, feed)
         assert np.array_equal(found[0], feed["x"] @ (weight if text == MATMUL else weight.T))
 
 
 def test_the_decoder_is_folded_away(build: Build, tmp_path: Path) -> None:
-    for text, weight in ((MATMUL, half_dead(32, 640, axis=0)), (GEMM, half_dead(640, 32, axis=1))):
+    for text, weight in ((MATMUL, half_dead(32, 1280, axis=0)), (GEMM, half_dead(1280, 32, axis=1))):
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
@@ -297,7 +297,7 @@ def test_the_decoder_is_folded_away(build: Build, tmp_path: Path) -> None:
 
 
 def test_a_node_that_reads_no_decoder_is_an_error(build: Build) -> None:
-    encoded = encode_model(build(GEMM, {"w": half_dead(640, 32, axis=1)})).model
+    encoded = encode_model(build(GEMM, {"w": half_dead(1280, 32, axis=1)})).model
     proto = to_proto(encoded)
     (last,) = [node for node in proto.graph.node if node.op_type == "SpreadColumns"]
     last.input[0] = "elsewhere"
@@ -350,5 +350,5 @@ def test_a_tensor_that_was_not_counted_is_refused() -> None:
 
 
 def test_no_entry_is_left_out_wrongly_where_everything_is_dead(build: Build, exact: Exact, feed: Any) -> None:
-    model = build(GEMM, {"w": np.zeros((640, 32), F32)})
+    model = build(GEMM, {"w": np.zeros((1280, 32), F32)})
     exact(model, encode_model(model), feed)

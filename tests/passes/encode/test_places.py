@@ -177,6 +177,8 @@ def test_functions(build: Build, sparse: Sparse, feed: Feeds, exact: Exact, enco
     importing = {each.name for each in own if DOMAIN in {entry.domain for entry in each.opset_import}}
     assert importing == (set() if encoding == "coo" else {"Outer", "Inner"})
     exact(model, encoded, flag(feed, taken))
+    own = [each.domain == DOMAIN for each in encoded.model.skeleton.functions]
+    assert own == sorted(own, reverse=True)  # the reference evaluator wants to see what is called first
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -96,6 +96,7 @@ def damaged(**changes: Any) -> tuple[NDArray, ...]:
         damaged(low=np.zeros(2, U8)),
         damaged(powers=np.array([2], U8)),
         damaged(powers=np.array([1, 2], U8)),
+        damaged(powers=np.array(1, U8)),
         damaged(powers=np.array([1], I64)),
         (*Rice().encode(Array(np.ones(40, F32))).inputs[:4], np.array([20], I64)),  # far past the end
         damaged(shape=np.array([-8], I64)),

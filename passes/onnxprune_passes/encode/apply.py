@@ -66,7 +66,7 @@ class EncodedModel:
 
 
 def encode_model(
-    model: Model, encoding: Encoding = "auto", *, keep_inputs: bool = False, inline: bool = False
+    model: Model, encoding: Encoding = "auto", *, keep_inputs: bool = False, inline: bool = False, live: bool = True
 ) -> EncodedModel:
     """`model` with its sparse tensors in the form that takes the fewest file bytes; exact, undone by `densify`.
 
@@ -81,6 +81,7 @@ def encode_model(
         keep_inputs: leave initializers that are graph inputs too dense, so that the input stays.
         inline: write the decoders' nodes out where they are needed, for tools that do not know functions. Each tensor
             then takes some 700 bytes more. `coo` and `dense` have none; the log says so.
+        live: leave rows or columns that are wholly zero out of what is stored, where that takes fewer bytes.
 
     Returns:
         The encoded model (the same object when nothing was encoded), its encoded tensors, and the log.
@@ -95,14 +96,14 @@ def encode_model(
         return replace(found, log=(*found.log, Skip(BY, "inline", f"changes nothing: {encoding} has no decoders")))
     if encoding == "dense":
         return EncodedModel(model)
-    plan = plan_for(model, encoding, keep_inputs=keep_inputs, inline=inline)
+    plan = plan_for(model, encoding, keep_inputs=keep_inputs, inline=inline, live=live)
     ready, changes = model, list[Change]()
     if plan.chosen and model.opset < FIRST_OPSET:
         ready, reason = upgraded(model)
         if reason:
             return EncodedModel(model, log=(Skip(BY, "the model", f"stays dense: {reason}"), *plan.skips))
         changes = [Change(BY, f"converted from opset {model.opset} to {ready.opset}, the first with sparse storage")]
-        plan = plan_for(ready, encoding, keep_inputs=keep_inputs, inline=inline)
+        plan = plan_for(ready, encoding, keep_inputs=keep_inputs, inline=inline, live=live)
     if not plan.chosen:
         return EncodedModel(model, log=plan.skips)
     encoded, tensors, more = _applied(ready, plan.chosen, keep_inputs=keep_inputs, inline=inline)

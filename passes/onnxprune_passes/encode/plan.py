@@ -49,7 +49,9 @@ class ModelPlan:
     skips: tuple[Skip, ...]
 
 
-def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool, inline: bool = False) -> ModelPlan:
+def plan_for(
+    model: Model, encoding: Encoding, *, keep_inputs: bool, inline: bool = False, live: bool = True
+) -> ModelPlan:
     """The choice for every tensor of `model`, as if its opset were at least 11; see `encode_model`."""
     counts, skips = candidates(model, coo_wanted=encoding == "coo", keep_inputs=keep_inputs)
     chosen: dict[str, Chosen] = {}
@@ -58,7 +60,7 @@ def plan_for(model: Model, encoding: Encoding, *, keep_inputs: bool, inline: boo
             if coo.nbytes(key, found) < protos.tensor_nbytes(key, found.shape, found.dtype):
                 chosen[key] = Chosen(found, None)
         return ModelPlan(chosen, tuple(skips))
-    codings = codings_for(encoding, counts.values())
+    codings = codings_for(encoding, counts.values() if live else ())
     for choice in choose(counts, max(model.opset, FIRST_OPSET), codings, inline=inline).choices:
         if choice.coding is not None:
             chosen[choice.name] = Chosen(choice.counts, choice.coding)

@@ -34,8 +34,8 @@ class GatherLiveInputs:
     the value. What makes it, and who else reads it, stay as they are: this is for features that something keeps where
     they are made, graph inputs first of all; others go with `RemoveDeadNeurons`, which is to run before. Exact for
     finite values, up to the order in which sums are rounded. Done only where it makes the file smaller, by 64 bytes at
-    least, with the weights encoded as they will be, and, within the graph, where it is likely to take no longer. The
-    main graph only.
+    least, with the weights encoded as they will be (but for the form that leaves dead columns out of what is stored
+    alone, see `encode_model`), and, within the graph, where it is likely to take no longer. The main graph only.
 
     Left alone: weights that are computed or quantised, or that others read too; convolutions in groups.
 
@@ -96,7 +96,7 @@ class GatherLiveInputs:
 
     def _nbytes(self, model: Model) -> int:
         """What `model` will take on disk."""
-        encoded = encode_model(model, self.encoding, keep_inputs=self.keep_inputs, inline=self.inline)
+        encoded = encode_model(model, self.encoding, keep_inputs=self.keep_inputs, inline=self.inline, live=False)
         return file_nbytes(encoded.model)
 
 

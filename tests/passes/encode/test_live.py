@@ -352,3 +352,10 @@ def test_a_tensor_that_was_not_counted_is_refused() -> None:
 def test_no_entry_is_left_out_wrongly_where_everything_is_dead(build: Build, exact: Exact, feed: Any) -> None:
     model = build(GEMM, {"w": np.zeros((1280, 32), F32)})
     exact(model, encode_model(model), feed)
+
+
+def test_it_can_be_left_out(build: Build) -> None:
+    model = build(GEMM, {"w": half_dead(1280, 32, axis=1)})
+    with_it, without = encode_model(model), encode_model(model, live=False)
+    assert [one.tensors[0].scheme.endswith("+columns") for one in (with_it, without)] == [True, False]
+    assert densify(without.model).initializers["w"].tobytes() == model.initializers["w"].tobytes()

@@ -11,7 +11,8 @@ in fewer bytes), and its doc string says no more than is needed to read it; docs
 `ReadBits`, which most of them call, turns stored bits into numbers.
 
 onnxruntime 1.31 keeps every intermediate result until folding ends: load time and memory follow the number of tensors
-in a body that are as long as the weight (3 in the gap decoders; in the bitmask's 6, and 3 of one byte an entry).
+in a body that are as long as the weight (3 in the gap decoders; in the bitmask's 6, and 3 of one byte an entry; in that
+of 2 of 4 6; in that of blocks 2).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class PatternCounter:
     """Gathers `Patterns` from the chunks of a tensor."""
 
     def __init__(self) -> None:
-        self._times = np.zeros(256, np.int64)
+        self._times = np.zeros(256, np.int64)  # how often each pattern of eight occurs, which says all of 4 and 8
         self._blocks = dict.fromkeys(BLOCK_SIZES[2:], 0)
         self._left = np.zeros(0, np.bool_)
 

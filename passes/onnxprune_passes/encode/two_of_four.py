@@ -137,13 +137,13 @@ class TwoOfFour:
         )
         if rows.shape[0] != _WIDTH or size % _FOUR or 8 * rows.shape[1] != bits.padded(size // _FOUR):
             raise damaged
-        codes = bits.unpack(rows)
-        if np.any(codes[size // _FOUR :]):
+        codes, beyond = np.split(bits.unpack(rows), [size // _FOUR])
+        if np.any(beyond):
             raise damaged
         flat = np.full(size, patterns[0])
         stored = 1
         for start in range(0, size, CHUNK):
-            positions = start + np.flatnonzero(_PUT[codes[start // _FOUR : (min(size, start + CHUNK)) // _FOUR]])
+            positions = start + np.flatnonzero(_PUT[codes[start // _FOUR : (start + CHUNK) // _FOUR]])
             if stored + positions.size > patterns.size:
                 raise damaged
             flat[positions] = patterns[stored : stored + positions.size]

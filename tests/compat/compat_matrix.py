@@ -292,8 +292,8 @@ ai.onnx 17, IR version 8; its two results are compared.
 **pass**: the same answers, and what a tool
 wrote is still encoded. **re-densified**: the same answers, the weights dense again. **no effect**: a tool that changes
 answers did not find the encoded weights. **breaks**: it fails, or the answers differ, where the dense file does well.
-`onnxprune densify` before such a tool is the way round. OpenVINO knows no functions, and shifts bits of uint8 wrongly
-(the value after its BitShift differs from onnxruntime's): give it dense files.
+`onnxprune densify` before such a tool is the way round. OpenVINO knows no functions, and takes files written with
+`--inline`.
 
 Not measured by this script, seen with a LeNet-300-100 of the same density in November 2026: polygraphy 0.53.6 (its
 `surgeon prune`) drops sparse initializers, and the file does not load; onnx2torch 1.5.15 refuses both kinds of sparse

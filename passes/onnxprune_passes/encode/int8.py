@@ -21,7 +21,12 @@ MOST = 127
 """The largest magnitude of q; -128 is not used."""
 _BLOCK = 1 << 20
 """Entries looked at at a time."""
-_FIRST = 4096
+_LOOK = 1 << 15
+"""Kept entries that are looked at before all of a weight is."""
+_CHUNKS = 64
+"""Chunks that are read for them at most."""
+_CLOSEST = 127.5
+"""How many times its smallest step the largest magnitude of a channel can be, rounding counted in."""
 _NEIGHBOURS = (0, 1, -1, 2, -2)
 """How many float32 numbers the scale can lie beside the largest magnitude ÷ 127, since both are rounded."""
 
@@ -82,13 +87,46 @@ def scales_of(source: TensorSource, axis: int) -> NDArray | None:
     """The scales, float32 [channels], of a float32 weight that `to_int8` can store exactly; else None."""
     if source.size == 0 or len(source.shape) <= axis:
         return None
-    values = _by_channel(source, axis)
-    start = values[:, 0].reshape(-1)[:_FIRST]
-    if np.unique(start).size > 2 * MOST + 1:
+    if not _may_have_scales(source, axis):
         return None
+    values = _by_channel(source, axis)
     largest = _largest(values)
     if not np.all(np.isfinite(largest)):
         return None
+    return _scales(values, largest)
+
+
+def _may_have_scales(source: TensorSource, axis: int) -> bool:
+    """A look at the first entries, so that a weight of other values need not be in memory as a whole.
+
+    Magnitudes of a channel are multiples of its scale, so no two that differ lie closer than a scale to each other, or
+    to 0, and none is above 127 of them. Of values that were not rounded some nearly always do.
+    """
+    inner, channels = math.prod(source.shape[axis + 1 :]), source.shape[axis]
+    magnitudes, owners, start = np.zeros(0, np.float32), np.zeros(0, np.int64), 0
+    for number, chunk in enumerate(source.chunks()):
+        kept = np.flatnonzero(chunk)
+        magnitudes = np.concatenate((magnitudes, np.abs(chunk[kept])))
+        owners = np.concatenate((owners, (start + kept) // inner % channels))
+        start += chunk.size
+        if magnitudes.size >= _LOOK or number + 1 == _CHUNKS:
+            break
+    order = np.lexsort((magnitudes, owners))
+    magnitudes, owners = magnitudes[order], owners[order]
+    first = np.diff(owners, prepend=-1) != 0
+    with np.errstate(invalid="ignore"):
+        steps = np.where(first, magnitudes, np.diff(magnitudes, prepend=0))
+    steps[steps == 0] = np.inf
+    places = np.flatnonzero(first)
+    if not places.size:
+        return True
+    smallest = np.minimum.reduceat(steps, places)
+    largest = np.maximum.reduceat(magnitudes, places)
+    return not np.any(largest > _CLOSEST * smallest)
+
+
+def _scales(values: NDArray, largest: NDArray) -> NDArray | None:
+    """The scales of [outer, channels, inner] with these largest magnitudes, float32 [channels]; None without such."""
     base = largest / np.float32(MOST)
     found, open_ = base.copy(), np.ones(base.size, np.bool_)
     for steps in _NEIGHBOURS:

@@ -165,3 +165,23 @@ def test_what_has_no_scale_is_left(build: Build, entry: float, reason: str) -> N
     (skip,) = done.log
     assert isinstance(skip, Skip)
     assert reason in skip.reason
+
+
+class Streamed(Array):
+    """A source that must not be in memory as a whole."""
+
+    def array(self) -> NDArray:
+        raise AssertionError("was read as a whole")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("density", [0.02, 0.1, 1.0])
+def test_a_weight_that_was_not_rounded_is_not_read_as_a_whole(axis: int, density: float) -> None:
+    rng = np.random.default_rng(7)
+    weight = np.where(rng.random((700, 900)) < density, rng.standard_normal((700, 900)), 0).astype(np.float32)
+    assert scales_of(Streamed(weight), axis) is None
+    assert count(Streamed(weight), axis).values.channel_axis is None
+    rounded = quantized(Array(weight), axis)
+    assert not isinstance(rounded, str)
+    with pytest.raises(AssertionError, match="as a whole"):
+        scales_of(Streamed(rounded), axis)

@@ -20,8 +20,8 @@ from .patterns import PatternCounter, Patterns
 GAP_BITS = (2, 3, 4, 6, 8)
 """Widths of a gap code that `count` counts escapes for; a code of b bits has the escape 2^b - 1."""
 
-REST_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
-"""Widths of the rest of a gap in a Rice code."""
+REST_BITS = (0, 1, 2, 3, 4, 5, 6, 7, 8)
+"""Widths of the rest of a gap in a Rice code; 0 where codes into a codebook stand beside it (see `rice_codes`)."""
 
 MAX_DISTINCT = 256
 """A tensor with more distinct values gets no codebook."""

@@ -25,7 +25,7 @@ _LOOK = 1 << 15
 """Kept entries that are looked at before all of a weight is."""
 _CHUNKS = 64
 """Chunks that are read for them at most."""
-_CLOSEST = 127.5
+_CLOSEST = np.float32(127.5)
 """How many times its smallest step the largest magnitude of a channel can be, rounding counted in."""
 _NEIGHBOURS = (0, 1, -1, 2, -2)
 """How many float32 numbers the scale can lie beside the largest magnitude ÷ 127, since both are rounded."""
@@ -114,15 +114,15 @@ def _may_have_scales(source: TensorSource, axis: int) -> bool:
     order = np.lexsort((magnitudes, owners))
     magnitudes, owners = magnitudes[order], owners[order]
     first = np.diff(owners, prepend=-1) != 0
-    with np.errstate(invalid="ignore"):
-        steps = np.where(first, magnitudes, np.diff(magnitudes, prepend=0))
-    steps[steps == 0] = np.inf
     places = np.flatnonzero(first)
     if not places.size:
         return True
-    smallest = np.minimum.reduceat(steps, places)
-    largest = np.maximum.reduceat(magnitudes, places)
-    return not np.any(largest > _CLOSEST * smallest)
+    with np.errstate(all="ignore"):  # infinities and NaN are looked at later
+        steps = np.where(first, magnitudes, np.diff(magnitudes, prepend=np.float32(0)))
+        steps[steps == 0] = np.inf
+        smallest = np.minimum.reduceat(steps, places)
+        largest = np.maximum.reduceat(magnitudes, places)
+        return not np.any(largest > _CLOSEST * smallest)
 
 
 def _scales(values: NDArray, largest: NDArray) -> NDArray | None:

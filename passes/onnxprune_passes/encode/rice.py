@@ -80,26 +80,16 @@ class Rice:
         """The codes: high uint8 [1, bytes, 1], low uint8 [width, bytes, 1], powers uint8 [width]; values [1 + kept +
         one for each bit that fills the last byte of high], shape int64 [rank].
         """
-        return min((_layout(counts, width) for width in REST_BITS), key=_nbytes)
+        return min((layout_of(counts, width) for width in REST_BITS if width), key=_nbytes)
 
     def encode(self, source: TensorSource, counts: Counts | None = None) -> Encoded:
         """Store a tensor; see `Scheme.encode`. Needs the encoded tensor and some 20 bytes a kept entry."""
         require_encodable(self.name, source)
         counts = counts_of(source, counts)
-        high, low, powers, places, _ = self.layout(counts)
-        width, spare = powers.shape[0], places.shape[0] - 1 - counts.kept
-        gaps, values = _from_the_end(source, counts, spare)
-        ends = np.cumsum((gaps[:-1] >> np.uint32(width)) + np.uint32(1), dtype=np.int64)
-        used = int(ends[-1]) if ends.size else 0
-        if used != counts.kept + counts.quotients[width]:
-            raise changed()
-        rests = np.full(8 * low.shape[1], (1 << width) - 1, np.uint8)
-        rests[1 : 1 + counts.kept] = gaps[:-1] & np.uint32((1 << width) - 1)
-        put = np.zeros(8 * high.shape[1], np.uint8)
-        put[ends - 1] = 1
-        _fill(put[used:], bits_of(values), gaps, 1 << width, counts)
-        index = (bits.pack(put, 1), bits.pack(rests, width), bits.powers(width))
-        return Encoded(self.name, (*index, values, shape_tensor(source.shape)), source.shape, source.dtype)
+        width = self.layout(counts)[1].shape[0]
+        high, low, values = coded(source, counts, width)
+        inputs = (high, low, bits.powers(width), values, shape_tensor(source.shape))
+        return Encoded(self.name, inputs, source.shape, source.dtype)
 
     def decode(self, tensors: Sequence[NDArray], spare: int = 0) -> NDArray:
         """The tensor, from (high, low, powers, values, shape). Raises EncodeError when they do not fit together."""
@@ -108,27 +98,8 @@ class Rice:
                 f"{self.op_type}: found {len(tensors)} inputs, expected 5 ({', '.join(self.suffixes)}); it is damaged"
             )
         high, low, powers, values, dims = tensors
-        check_values(self.op_type, values)
-        shape = dims_of(self.op_type, dims)
-        bits.checked(self.op_type, "high", high, bits.powers(1))
-        steps = bits.unpack(bits.checked(self.op_type, "low", low, powers)).astype(np.int64) + 1
-        size, stored_bits = math.prod(shape), bits_of(values)
-        damaged = EncodeError(
-            f"{self.op_type}: {high.size} and {low.size} bytes of codes do not fit {stored_bits.size - 1} values in "
-            f"shape {list(shape)}; the file is damaged"
-        )
-        if not steps.size:
-            raise damaged
-        flat = np.full(size, stored_bits[0])
-        stored, beyond = 1, size + 8 * int(steps[0])
-        for positions in _positions(high[0, :, 0], steps):
-            if stored + positions.size > stored_bits.size or positions[-1] > beyond:
-                raise damaged
-            flat[-positions % size] = stored_bits[stored : stored + positions.size]
-            stored += positions.size
-        if not stored <= stored_bits.size <= stored + 8 + spare:
-            raise damaged
-        return flat.view(values.dtype).reshape(shape)
+        rests = bits.unpack(bits.checked(self.op_type, "low", low, powers))
+        return decoded(self.op_type, high, rests, values, dims, spare)
 
     def function(self, opset: int) -> onnx.FunctionProto:
         """`DecodeRice`; see `Scheme.function`."""
@@ -144,7 +115,49 @@ class Rice:
         return functions.function_from_text(_SIGNATURE, body, _DOC, opset)
 
 
-def _layout(counts: Counts, width: int) -> tuple[Layout, ...]:
+def coded(source: TensorSource, counts: Counts, width: int) -> tuple[NDArray, NDArray, NDArray]:
+    """The high and low of a tensor with rests of `width` bits, as rows, and its values; see `Rice.layout`."""
+    high, low, _, places, _ = layout_of(counts, width)
+    gaps, values = _from_the_end(source, counts, places.shape[0] - 1 - counts.kept)
+    ends = np.cumsum((gaps[:-1] >> np.uint32(width)) + np.uint32(1), dtype=np.int64)
+    used = int(ends[-1]) if ends.size else 0
+    if used != counts.kept + counts.quotients[width]:
+        raise changed()
+    rests = np.full(8 * low.shape[1], (1 << width) - 1, np.uint8)
+    rests[1 : 1 + counts.kept] = gaps[:-1] & np.uint32((1 << width) - 1)
+    put = np.zeros(8 * high.shape[1], np.uint8)
+    put[ends - 1] = 1
+    _fill(put[used:], bits_of(values), gaps, 1 << width, counts)
+    return bits.pack(put, 1), bits.pack(rests, width), values
+
+
+def decoded(op_type: str, high: NDArray, rests: NDArray, values: NDArray, dims: NDArray, spare: int) -> NDArray:
+    """The tensor, from the rows of high, the numbers of low, uint8 [n], and the rest of what decoders take; `spare`: as
+    for `Scheme.decode`. Raises EncodeError when they do not fit together.
+    """
+    check_values(op_type, values)
+    shape = dims_of(op_type, dims)
+    bits.checked(op_type, "high", high, bits.powers(1))
+    size, stored_bits, steps = math.prod(shape), bits_of(values), rests.astype(np.int64) + 1
+    damaged = EncodeError(
+        f"{op_type}: {high.size} bytes and {rests.size} rests do not fit {stored_bits.size - 1} values in shape "
+        f"{list(shape)}; the file is damaged"
+    )
+    if not steps.size:
+        raise damaged
+    flat = np.full(size, stored_bits[0])
+    stored, beyond = 1, size + 8 * int(steps[0])
+    for positions in _positions(op_type, high[0, :, 0], steps):
+        if stored + positions.size > stored_bits.size or positions[-1] > beyond:
+            raise damaged
+        flat[-positions % size] = stored_bits[stored : stored + positions.size]
+        stored += positions.size
+    if not stored <= stored_bits.size <= stored + 8 + spare:
+        raise damaged
+    return flat.view(values.dtype).reshape(shape)
+
+
+def layout_of(counts: Counts, width: int) -> tuple[Layout, ...]:
     """What encoding with rests of `width` bits would build."""
     used = max(1, counts.kept + counts.quotients[width])
     spare = bits.padded(used) - used if counts.kept else 0
@@ -201,7 +214,7 @@ def _fill(put: NDArray, values: NDArray, gaps: NDArray, step: int, counts: Count
             stored += 1
 
 
-def _positions(high: NDArray, steps: NDArray) -> Iterator[NDArray]:
+def _positions(op_type: str, high: NDArray, steps: NDArray) -> Iterator[NDArray]:
     """How far from the end each bit 1 of `high` [n] puts a value, 1 is the last entry; chunk by chunk."""
     end, rank = 0, 0
     for start in range(0, high.size, CHUNK // 8):
@@ -209,7 +222,7 @@ def _positions(high: NDArray, steps: NDArray) -> Iterator[NDArray]:
         order = np.where(put, rank + np.cumsum(put), 0)
         rank += int(np.count_nonzero(put))
         if rank >= steps.size:
-            raise EncodeError(f"DecodeRice: more bits 1 than the {steps.size} numbers of low; the file is damaged")
+            raise EncodeError(f"{op_type}: more bits 1 than the {steps.size} numbers of low; the file is damaged")
         ends = end + np.cumsum(steps[order])
         end = int(ends[-1])
         if np.any(put):

@@ -2,11 +2,13 @@
 
 A code belongs to each number of `low` (see `rice`), so both lie in the same rows of bits, one below the other, and
 `ReadBits` makes both of them at once: `powers` has two rows, 1, 2, 4, ... for the rests and 0, then 0 and 1, 2, 4, ...
-for the codes. The same bits as `rice` with a codebook, with a node, an initializer and a function fewer.
+for the codes. The same bits as `rice` with a codebook, with a node, an initializer and a function fewer. Rests may have
+no bits at all here: then the code is as long as a bitmask, the least where most entries are kept.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,11 +21,11 @@ from ..errors import EncodeError
 from . import bits, functions
 from .codebook import Codebook
 from .coding import Coding, Size
-from .counts import Counts, counts_of
+from .counts import REST_BITS, Counts, counts_of
 from .functions import DOMAIN
-from .limits import FIRST_BFLOAT16_OPSET, Support
-from .rice import Rice
-from .scheme import SPARE, Decodable, Encoded, Layout, Scheme, ValueScheme
+from .limits import FIRST_BFLOAT16_OPSET, Support, require_encodable
+from .rice import Rice, coded, decoded, layout_of
+from .scheme import SPARE, Decodable, Encoded, Layout, Scheme, ValueScheme, shape_tensor
 
 _SIGNATURE = "DecodeRiceCodes (high, low, powers, codebook, shape) => (weight)"
 
@@ -68,7 +70,7 @@ _FUNCTION = _Function()
 
 @dataclass(frozen=True)
 class RiceCodes(Coding):
-    """Rice codes and codes of as many bits as the codebook needs, 1 to 7."""
+    """Rice codes, and codes into a codebook of as many bits as it needs, 1 to 7."""
 
     index: Scheme = field(default=_RICE, init=False)
     values: ValueScheme | None = field(default=None, init=False)
@@ -98,10 +100,7 @@ class RiceCodes(Coding):
         """High uint8 [1, bytes, 1], low uint8 [rests and codes, bytes, 1], powers uint8 [2, rests and codes], the
         codebook [1 + distinct values], shape int64 [rank].
         """
-        high, low, _, values, shape = _RICE.layout(counts)
-        codes, _, table = Codebook(_width(counts)).layout(counts, values.shape[0], zeros=False)
-        rows = low.shape[0] + codes.shape[0]
-        return high, Layout(low.dtype, (rows, *low.shape[1:])), Layout(low.dtype, (2, rows)), table, shape
+        return min((_layout(counts, rests) for rests in REST_BITS), key=_nbytes)
 
     def split_nbytes(self, parts: Sequence[Size]) -> tuple[int, int]:
         """See `Coding.split_nbytes`; of `low` the last rows are codes."""
@@ -114,12 +113,13 @@ class RiceCodes(Coding):
         counts = counts_of(source, counts)
         if not (support := self.supports(counts, FIRST_BFLOAT16_OPSET)):
             raise EncodeError(f"{self.name}: {support.reason}; keep the tensor dense")
-        high, low, rests, values, shape = _RICE.encode(source, counts).inputs
-        codes, _, table = Codebook(_width(counts)).encode(values, counts, zeros=False)
-        powers = _powers(rests.size, codes.shape[0])
-        return Encoded(
-            self.name, (high, np.concatenate((low, codes)), powers, table, shape), source.shape, source.dtype
-        )
+        require_encodable(self.name, source)
+        width = _width(counts)
+        rests = self.layout(counts)[1].shape[0] - width
+        high, low, values = coded(source, counts, rests)
+        codes, _, table = Codebook(width).encode(values, counts, zeros=False)
+        inputs = (high, np.concatenate((low, codes)), _powers(rests, width), table, shape_tensor(source.shape))
+        return Encoded(self.name, inputs, source.shape, source.dtype)
 
     def decode(self, tensors: Sequence[NDArray]) -> NDArray:
         """The tensor, from (high, low, powers, codebook, shape). Raises EncodeError when they do not fit together."""
@@ -129,14 +129,14 @@ class RiceCodes(Coding):
         known = powers.dtype == np.uint8 and powers.ndim == 2 and len(powers) == 2
         width = int(np.count_nonzero(powers[1])) if known else 0
         rests = low.shape[0] - width if low.ndim == 3 else 0
-        if not (1 <= width <= 7 and 1 <= rests <= 8 and np.array_equal(powers, _powers(rests, width))):
+        if not (1 <= width <= 7 and 0 <= rests <= 8 and np.array_equal(powers, _powers(rests, width))):
             found = f"powers {list(powers.shape)} and rows {list(low.shape)}"
             raise EncodeError(f"{_FUNCTION.op_type}: {found} do not fit; the file is damaged")
         try:
             values = Codebook(width).decode((low[rests:], bits.powers(width), table))
-            return _RICE.decode((high, low[:rests], bits.powers(rests), values, shape), SPARE)
         except EncodeError as error:
             raise EncodeError(f"{_FUNCTION.op_type}, as {error}") from error
+        return decoded(_FUNCTION.op_type, high, bits.unpack(low[:rests]), values, shape, SPARE)
 
     def data_type(self, parts: Sequence[int]) -> int:
         """That of the codebook."""
@@ -155,6 +155,18 @@ def is_rice_codes(node: onnx.NodeProto) -> bool:
 def _width(counts: Counts) -> int:
     """Bits of a code into the codebook, entry 0 for the filler; 1 at least."""
     return max(1, len(counts.values.distinct or ()).bit_length())
+
+
+def _layout(counts: Counts, rests: int) -> tuple[Layout, ...]:
+    """What encoding with rests of `rests` bits would build."""
+    high, low, _, values, shape = layout_of(counts, rests)
+    codes, _, table = Codebook(_width(counts)).layout(counts, values.shape[0], zeros=False)
+    rows = rests + codes.shape[0]
+    return high, Layout(low.dtype, (rows, *low.shape[1:])), Layout(low.dtype, (2, rows)), table, shape
+
+
+def _nbytes(layout: tuple[Layout, ...]) -> int:
+    return sum(math.prod(part.shape) * part.dtype.itemsize for part in layout)
 
 
 def _powers(rests: int, codes: int) -> NDArray:

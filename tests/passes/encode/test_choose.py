@@ -178,7 +178,7 @@ def test_no_assignment_is_smaller(weights: list[tuple[int, float]], codings: set
     for number, (size, density) in enumerate(weights):
         escapes = {bits: size // (5 << bits) for bits in (2, 3, 4, 6, 8)}
         values = Values(tuple(range(1, 4 ** (number + 1))))
-        quotients = {bits: size >> bits for bits in range(1, 9)}
+        quotients = {bits: size >> bits for bits in range(9)}
         kept, patterns = int(size * density), Patterns(size // 9, {length: size // length for length in (4, 8, 16, 32)})
         counts[f"w{number}"] = Counts((size,), np.dtype(np.float32), kept, escapes, values, quotients, patterns)
     plan = choose(counts, OPSET, tuple(codings))

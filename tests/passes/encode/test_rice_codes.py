@@ -40,6 +40,15 @@ def test_codes_are_as_wide_as_the_codebook_needs(distinct: int, width: int) -> N
     assert RiceCodes().decode(inputs).tobytes() == weight.tobytes()
 
 
+@pytest.mark.parametrize(("density", "rests"), [(1.0, 0), (0.8, 0), (0.3, 1), (0.1, 2)])
+def test_rests_have_no_bits_where_most_is_kept(density: float, rests: int) -> None:
+    weight = few(15, density)
+    high, low, powers, *_ = RiceCodes().encode(Array(weight)).inputs
+    assert (low.shape[0] - 4, powers.shape) == (rests, (2, rests + 4))
+    assert density < 1 or high.shape[1] == weight.size // 8
+    assert RiceCodes().decode(RiceCodes().encode(Array(weight)).inputs).tobytes() == weight.tobytes()
+
+
 def test_more_values_than_127_are_refused() -> None:
     assert "reach 127" in RiceCodes().supports(count(Array(few(128))), 17).reason
 

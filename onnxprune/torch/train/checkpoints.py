@@ -99,8 +99,10 @@ class Store:
         return content
 
     def remove(self) -> None:
-        """Take the checkpoint away, and its folder when nothing else is in it."""
+        """Take the checkpoint away, what killed runs left of one, and the folder when nothing else is in it."""
         self.path.unlink(missing_ok=True)
+        for left in self.folder.glob(f".{FILE}.*.tmp"):
+            left.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -192,3 +192,15 @@ def test_what_is_frozen_is_in_no_checkpoint(pruned: State, digits: Samples, tmp_
         }
     whole = Retrain(recipe(None, **options), digits).run(pruned)
     assert bits(Retrain(recipe(tmp_path / "c", **options), digits).run(pruned)) == bits(whole)
+
+
+@pytest.mark.parametrize("kept", [(), ("notes.txt",)])
+def test_what_a_killed_run_left_goes_with_the_checkpoint(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    store = Store(tmp_path / "c", {})
+    store.write({"step": 1})
+    for name in (f".{FILE}.4711.tmp", *kept):
+        (tmp_path / "c" / name).write_bytes(b"half")
+    store.remove()
+    assert (tmp_path / "c").exists() == bool(kept)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == list(kept)
+    store.remove()

@@ -64,7 +64,8 @@ def checked(op_type: str, name: str, rows: NDArray, given: NDArray) -> NDArray:
     """`rows`, whose powers are `given`. Raises EncodeError when they cannot be rows of bits and their powers."""
     if rows.dtype != np.uint8 or rows.ndim != 3 or not 1 <= rows.shape[0] <= 8 or rows.shape[2] != 1:
         raise EncodeError(
-            f"{op_type}: {name} is {rows.dtype} {list(rows.shape)}, expected uint8 [1 to 8, n, 1]; the file is damaged"
+            f"{op_type}: {name} is {rows.dtype} {list(rows.shape)}, expected uint8 [1 to 8, n, 1]; the file is "
+            "damaged, or of another version of onnxprune, which can densify it"
         )
     if given.dtype != np.uint8 or not np.array_equal(given, powers(rows.shape[0])):
         raise EncodeError(f"{op_type}: the powers of {name} are not those of {rows.shape[0]} rows; the file is damaged")

@@ -92,7 +92,7 @@ def scheme_of(node: onnx.NodeProto, shapes: Sequence[Sequence[int]] = ()) -> Sch
     known = ", ".join(sorted({scheme.op_type for scheme in (*SCHEMES, *VALUE_SCHEMES, *_OTHERS)}))
     raise EncodeError(
         f"node of {list(node.output)}: found {DOMAIN}::{node.op_type}, expected one of {known}; "
-        "the file may come from a newer onnxprune"
+        "the file may come from another version of onnxprune"
     )
 
 
@@ -103,7 +103,9 @@ def function_for(op_type: str, opset: int) -> onnx.FunctionProto:
     for scheme in (*SCHEMES, *VALUE_SCHEMES, *_OTHERS):
         if scheme.op_type == op_type:
             return scheme.function(opset)
-    raise EncodeError(f"{DOMAIN}::{op_type} is no decoder of this version; the file may come from a newer onnxprune")
+    raise EncodeError(
+        f"{DOMAIN}::{op_type} is no decoder of this version; the file may come from another version of onnxprune"
+    )
 
 
 def values_of(node: onnx.NodeProto, shapes: Sequence[Sequence[int]] = ()) -> ValueScheme | None:

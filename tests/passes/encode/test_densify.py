@@ -108,7 +108,7 @@ def test_a_part_that_is_missing(encoded: onnx.ModelProto) -> None:
 
 def test_a_node_of_no_known_scheme(encoded: onnx.ModelProto) -> None:
     encoded.graph.node[0].op_type = "DecodeRanges"
-    assert_damaged(encoded, "DecodeRanges", "DecodeGaps", "newer onnxprune")
+    assert_damaged(encoded, "DecodeRanges", "DecodeGaps", "another version of onnxprune")
     with pytest.raises(EncodeError, match="DecodeRanges"):
         encode_model(from_proto(encoded))
 
@@ -196,3 +196,8 @@ def test_what_a_foreign_pruning_leaves_in_the_parts_is_decoded(encoded: onnx.Mod
     values[0] = 7
     dense = densify(from_proto(replaced(encoded, 2, values))).initializers["w"]
     assert np.count_nonzero(dense == 7) >= dense.size - values.size
+
+
+def test_codes_as_earlier_versions_packed_them_are_said_to_be_of_another_version(encoded: onnx.ModelProto) -> None:
+    gaps = numpy_helper.to_array(encoded.graph.initializer[0])
+    assert_damaged(replaced(encoded, 0, gaps[:, :, 0].copy()), "expected uint8", "another version of onnxprune")

@@ -241,5 +241,5 @@ def test_the_node_of_rice_codes_is_no_schemes() -> None:
 def test_an_unknown_decoder_is_an_error() -> None:
     (node,) = Coding(Gaps(4)).nodes("0", "w")
     node.op_type = "DecodeRanges"
-    with pytest.raises(EncodeError, match=r"DecodeRanges.*newer"):
+    with pytest.raises(EncodeError, match=r"DecodeRanges.*another version"):
         scheme_of(node)
